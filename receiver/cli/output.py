@@ -1,0 +1,87 @@
+"""What the command line prints: tables for people, JSON for programs, one line for an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Self
+
+from rich.console import Console
+from rich.table import Table
+
+from handlers.errors import BillhookError
+from workers.embedded import EmbeddedError
+from workers.settings import SettingsError
+
+WRONG_USE = 2
+FAILED = 1
+
+
+class CommandError(BillhookError):
+    """A command cannot do what it was asked; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the user sees it."""
+
+    message: str
+    status: int
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """What to say about any exception, in one line and without a secret."""
+        if isinstance(error, SettingsError):
+            return cls(str(error), WRONG_USE)
+        if isinstance(error, (BillhookError, EmbeddedError)):
+            return cls(str(error), FAILED)
+        from sqlalchemy.exc import DBAPIError, OperationalError
+
+        if isinstance(error, OperationalError):
+            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
+            return cls(f"the database does not answer: {reason}; see BILLHOOK_DATABASE_URL", FAILED)
+        if isinstance(error, DBAPIError):  # its text would repeat the statement's values
+            return cls(f"the database refused: {type(error.orig).__name__}", FAILED)
+        return cls(
+            f"unexpected {type(error).__name__}: {error}; BILLHOOK_LOG_LEVEL=debug shows where. Please report it.",
+            FAILED,
+        )
+
+
+def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """Print rows as JSON lines, or as a table of these columns; `empty` is said where there is none."""
+    rows = list(rows)
+    if as_json:
+        for row in rows:
+            print(json.dumps({key: _plain(value) for key, value in row.items()}))
+        return
+    if not rows:
+        print(empty, file=sys.stderr)
+        return
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(_text(row[column]) for column in columns))
+    console().print(table)
+
+
+def console() -> Console:
+    """A console that writes plain, unwrapped text where there is no terminal."""
+    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240, highlight=False)
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime | date) else value
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return value.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
+        case list() | tuple():
+            return ", ".join(str(item) for item in value)
+    return str(value)

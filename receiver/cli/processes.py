@@ -1,0 +1,181 @@
+"""Commands that start processes: serve, work, beat, up; and migrate, which comes before them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Annotated, Any
+
+import typer
+
+from receiver.cli.output import CommandError
+from workers import database, logs, settings
+from workers.settings import Settings
+
+_GRACE = 25
+"""Seconds that work under way gets to finish; less than the 30 s after which Kubernetes kills."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    for command in (serve, work, beat, up, migrate):
+        app.command()(command)
+
+
+def serve() -> None:
+    """Receive deliveries over HTTP."""
+    import uvicorn
+
+    from receiver.app import create_app
+
+    # A paused Redis must not hold an answer: without it deliveries are accepted all the same.
+    runtime = _start(answer_within=1.0)
+    listening = _listen(runtime.settings.listen)
+    host, port = listening.getsockname()[:2]
+    print(f"receiving on http://{host}:{port}/webhooks/{{source}}", file=sys.stderr, flush=True)
+    if not runtime.settings.sources:
+        print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
+    config = uvicorn.Config(
+        create_app(runtime),
+        loop="uvloop",
+        http="httptools",  # it refuses ambiguous requests that the other parser accepts
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        proxy_headers=bool(runtime.settings.trusted_proxies),
+        forwarded_allow_ips=list(runtime.settings.trusted_proxies),
+        timeout_graceful_shutdown=_GRACE,
+    )
+    # uvicorn raises the signal again after it has shut down; that is no reason to end by it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def work(
+    queues: Annotated[
+        str, typer.Option(help="Which queues to work on: events, deliveries, schedules.")
+    ] = "events,deliveries,schedules",
+) -> None:
+    """Run handlers, deliver messages, generate invoices."""
+    from workers.app import QUEUES
+
+    chosen = [queue.strip() for queue in queues.split(",")]
+    if unknown := [queue for queue in chosen if queue not in QUEUES]:
+        raise CommandError(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
+    # Read by Celery when it is imported: the first SIGTERM finishes what runs, within the soft shutdown's time.
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
+    # Likewise by the metrics: what the worker's processes count is added up from files in this folder.
+    counted = tempfile.TemporaryDirectory(prefix="billhook-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = counted.name
+    from handlers import registry
+    from workers.app import app
+    from workers.schedule import generate
+
+    runtime = _start()
+    modules = registry.load(runtime.settings.handlers)
+    _serve_metrics(runtime.settings)
+    names = [handler.name for handler in registry.REGISTRY]
+    print(f"working on {', '.join(chosen)} with {len(names)} handlers", file=sys.stderr, flush=True)
+    if not modules:
+        print("no handlers are configured: events will be ignored; see BILLHOOK_HANDLERS", file=sys.stderr)
+    worker = app.Worker(
+        hostname=f"billhook-{os.getpid()}@{socket.gethostname()}",
+        queues=chosen,
+        pool="prefork",
+        loglevel="WARNING",
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    assert generate.generate_task.name in app.tasks  # noqa: S101 - importing it registered every task
+    worker.start()
+    sys.exit(worker.exitcode or 0)
+
+
+def beat() -> None:
+    """Tick: look for what is due every second. Two of them are harmless."""
+    from workers.beat import service
+
+    runtime = _start()
+    _serve_metrics(runtime.settings)
+    ticking = service(runtime.settings)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ticking.stop())
+    print("ticking", file=sys.stderr, flush=True)
+    ticking.start()
+
+
+def up() -> None:
+    """Run serve, work and beat together in this terminal, until Ctrl-C."""
+    configured = settings.load()
+    if configured.embedded_database:
+        database.ensure_schema(configured, database.connect(configured))
+    commands = ("serve", "work", "beat")
+    children = {name: subprocess.Popen([sys.executable, "-m", "receiver.cli", name]) for name in commands}
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: stopping.append(number))
+    ended = None
+    while not stopping and ended is None:
+        ended = next((name for name, child in children.items() if child.poll() is not None), None)
+        time.sleep(0.1)
+    for child in children.values():
+        if child.poll() is None:
+            child.terminate()
+    for child in children.values():
+        child.wait()
+    if ended is not None:
+        raise CommandError(f"`billhook {ended}` ended with status {children[ended].returncode}, so all were stopped")
+
+
+def migrate() -> None:
+    """Bring the database's schema to this version's; safe to run again."""
+    configured = settings.load()
+    logs.configure(configured)
+    before, after = database.migrate(database.connect(configured))
+    print(f"the schema is at {after}" if before == after else f"migrated the schema: {before or 'none'} -> {after}")
+
+
+def _start(answer_within: float = 10.0) -> Any:
+    from workers.app import start
+
+    configured = settings.load()
+    logs.configure(configured)
+    runtime = start(configured, answer_within=answer_within)
+    database.ensure_schema(configured, runtime.engine)
+    return runtime
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=2048)
+    except OSError as error:
+        raise CommandError(f"cannot listen on {address}: {error.strerror or error}; set BILLHOOK_LISTEN") from None
+
+
+def _serve_metrics(configured: Settings) -> None:
+    if configured.metrics_listen is None:
+        return
+    from prometheus_client import REGISTRY, CollectorRegistry, multiprocess, start_http_server
+
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    host, _, port = configured.metrics_listen.rpartition(":")
+    try:
+        start_http_server(int(port), host, registry)
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {configured.metrics_listen}: {error.strerror}; set BILLHOOK_METRICS_LISTEN"
+        ) from None

@@ -1,0 +1,100 @@
+"""Commands for those who set Billhook up: settings, send, demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from handlers.providers import PROVIDERS
+from handlers.testing import signed_request
+from receiver.cli.output import CommandError, show
+from receiver.cli.records import Json
+from workers import settings
+from workers.settings import Source
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.command("settings")(show_settings)
+    app.command()(send)
+    app.command()(demo)
+
+
+def show_settings(as_json: Json = False) -> None:
+    """List every option: its value (secrets masked), default, help, and where the value came from."""
+    rows = [
+        {
+            "option": option.variable,
+            "value": option.value,
+            "default": option.default,
+            "from": option.origin,
+            "help": option.help,
+        }
+        for option in settings.options(settings.load())
+    ]
+    show(rows, ("option", "value", "default", "from", "help"), as_json=as_json, empty="")
+    for variable in settings.unknown_variables():
+        print(f"billhook: {variable} is set but is no option; it has no effect", file=sys.stderr)
+
+
+def send(
+    event_type: Annotated[str, typer.Argument(help="Such as invoice.paid.")],
+    source: Annotated[str | None, typer.Option(help="The source to send as; default: the only one.")] = None,
+    url: Annotated[str | None, typer.Option(help="The receiver; default: where BILLHOOK_LISTEN says.")] = None,
+    times: Annotated[int, typer.Option(min=1, help="Post the very same delivery so often.")] = 1,
+    forged: Annotated[bool, typer.Option("--forged", help="Sign with a wrong secret.")] = False,
+) -> None:
+    """Sign the provider's documented sample of an event, as new, and post it to the receiver."""
+    import httpx
+
+    configured = settings.load()
+    name, chosen = _source(configured, source)
+    provider = PROVIDERS[chosen.provider]
+    if event_type not in provider.events:
+        raise CommandError(f"{event_type!r} has no sample; there is {', '.join(provider.events)}")
+    # Sent as it stands, the sample would be the same event each time.
+    body = {**provider.sample(event_type), "created_at": datetime.now(UTC).isoformat()}
+    request = signed_request(provider, event_type, chosen.secrets[0].get_secret_value(), body=body, forged=forged)
+    target = f"{url or f'http://{configured.listen}'}/webhooks/{name}"
+    refused = False
+    for _ in range(times):
+        try:
+            answer = httpx.post(target, content=request.body, headers=request.headers, timeout=30, trust_env=False)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CommandError(f"{target} does not answer: {error}; is `billhook serve` running?") from None
+        print(json.dumps({"status": answer.status_code, **_object(answer.text)}))
+        refused = refused or not answer.is_success
+    if refused:
+        raise typer.Exit(1)
+
+
+def _object(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {"body": text[:200]}
+
+
+def _source(configured: settings.Settings, name: str | None) -> tuple[str, Source]:
+    names = ", ".join(sorted(configured.sources)) or "none"
+    if name is None:
+        if len(configured.sources) != 1:
+            raise CommandError(f"say which source with --source; configured: {names}")
+        name = next(iter(configured.sources))
+    if name not in configured.sources:
+        raise CommandError(f"there is no source {name!r}; configured: {names}")
+    return name, configured.sources[name]
+
+
+def demo() -> None:
+    """Run everything here on sample deliveries, show what happens, and check it."""
+    try:
+        from receiver.demo import story
+    except ImportError as error:
+        raise CommandError(f"the demo needs {error.name}: pip install 'billhook[demo]'") from None
+    raise typer.Exit(story.run())

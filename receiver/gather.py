@@ -1,0 +1,133 @@
+"""Gathering: requests that are in flight together share one commit.
+
+While one batch commits, the next one gathers; so a lone request waits for nobody, and under load the batches
+grow by themselves. Answers go out as soon as their batch is committed; remembering and ringing follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from workers import database
+from workers.inbox import Arrival, Outcome
+from workers.logs import log
+from workers.metrics import ACCEPT_SECONDS, BATCH_SIZE
+
+LARGEST = 256
+"""Rows of one commit; beyond it the rows cost more than the commit."""
+
+
+class Overloaded(Exception):
+    """Too many deliveries wait for the database."""
+
+
+class Unavailable(Exception):
+    """The delivery could not be stored; the sender should try again."""
+
+
+Waiting = tuple[Arrival, "asyncio.Future[Outcome]"]
+
+
+class Gatherer:
+    """Gathers arrivals into batches for `accept`, and tells `announce` which of them were new.
+
+    Both run in a thread of their own, one call at a time each.
+    """
+
+    def __init__(
+        self,
+        accept: Callable[[Sequence[Arrival]], list[Outcome]],
+        announce: Callable[[Sequence[Arrival]], None],
+        *,
+        max_waiting: int,
+    ) -> None:
+        self._accept = accept
+        self._announce = announce
+        self._max_waiting = max_waiting
+        self._waiting: deque[Waiting] = deque()
+        self._committing = False
+        self._new: list[Arrival] = []
+        self._announcing = False
+        self._committer = ThreadPoolExecutor(1, "commit")
+        self._announcer = ThreadPoolExecutor(1, "announce")
+
+    async def submit(self, arrival: Arrival) -> Outcome:
+        """Wait until the arrival is stored. Raises Overloaded or Unavailable."""
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, future))
+        if not self._committing:
+            self._start()
+        return await future
+
+    async def close(self) -> None:
+        """Let what is under way finish, then end the threads."""
+        await asyncio.to_thread(self._committer.shutdown)
+        await asyncio.to_thread(self._announcer.shutdown)
+
+    def _start(self) -> None:
+        count = min(len(self._waiting), LARGEST)
+        batch = [self._waiting.popleft() for _ in range(count)]
+        self._committing = True
+        self._committer.submit(self._commit, asyncio.get_running_loop(), batch)
+
+    def _commit(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting]) -> None:
+        arrivals = [arrival for arrival, _ in batch]
+        started = time.perf_counter()
+        results = self._outcomes(arrivals)
+        ACCEPT_SECONDS.observe(time.perf_counter() - started)
+        BATCH_SIZE.observe(len(batch))
+        loop.call_soon_threadsafe(self._finish, batch, results)
+
+    def _outcomes(self, arrivals: list[Arrival]) -> list[Outcome | Exception]:
+        try:
+            return list(self._accept(arrivals))
+        except Exception as error:
+            if len(arrivals) == 1 or database.unavailable(error):
+                log.error(
+                    "could not store deliveries",
+                    action="accept_failed",
+                    count=len(arrivals),
+                    error=type(error).__name__,
+                )
+                return [Unavailable()] * len(arrivals)
+        # One of them is what the database refuses: the others must not suffer for it.
+        return [outcome for arrival in arrivals for outcome in self._outcomes([arrival])]
+
+    def _finish(self, batch: list[Waiting], results: list[Outcome | Exception]) -> None:
+        self._committing = False
+        if self._waiting:
+            self._start()
+        new = []
+        for (arrival, future), result in zip(batch, results, strict=True):
+            if isinstance(result, Outcome) and result.kind == "accepted":
+                new.append(arrival)
+            if future.done():  # its sender has gone
+                continue
+            if isinstance(result, Outcome):
+                future.set_result(result)
+            else:
+                future.set_exception(result)
+        if new:
+            self._new += new
+            if not self._announcing:
+                self._announcing = True
+                self._announcer.submit(self._announce_new, asyncio.get_running_loop())
+
+    def _announce_new(self, loop: asyncio.AbstractEventLoop) -> None:
+        # What is committed meanwhile joins the next round: one message then rings for several batches.
+        new, self._new = self._new, []
+        self._announce(new)
+        log.info("accepted", action="accepted", event_ids=[arrival.event.id for arrival in new])
+        loop.call_soon_threadsafe(self._announced, loop)
+
+    def _announced(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._new:
+            self._announcer.submit(self._announce_new, loop)
+        else:
+            self._announcing = False

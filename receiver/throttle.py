@@ -1,0 +1,30 @@
+"""A throttle for those who fail: so many a minute for each key, in this process.
+
+Only requests that failed verification are counted and refused, so nobody can shut out a genuine sender by
+failing in its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+LARGEST = 10_000
+
+
+class Throttle:
+    """Counts by key in windows of a minute."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._window = 0
+        self._counts: dict[Hashable, int] = {}
+
+    def wait(self, key: Hashable, now: float) -> int:
+        """Count one at `now` (seconds); 0 when it is allowed, else seconds until the next window."""
+        window = int(now // 60)
+        # A flood under many keys must not fill the memory; forgetting them early is the lesser evil.
+        if window != self._window or len(self._counts) > LARGEST:
+            self._window = window
+            self._counts.clear()
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        return 0 if count <= self._per_minute else 60 - int(now % 60)

@@ -1,0 +1,234 @@
+"""`POST /webhooks/{source}`: limits, then verify over the raw bytes, then parse, then store, then answer.
+
+A plain ASGI function ahead of the router, because this is the path that everything else waits for. Nothing is
+stored for a request that does not verify. What each answer means to a sender:
+
+    202  stored, with the event's id          401  the signature does not verify
+    200  stored before, with the same id      404  no such source
+    400  not an event, or a malformed request 409  this delivery id came with another body before
+    405  not a POST                           413  the body is too large
+    408  the body did not arrive in time      415  the body is compressed
+    429  too many failed verifications        431  too many or too large headers
+    503  cannot store now; send it again after Retry-After
+
+The Content-Type is not looked at: it is not signed, and a body that verifies and parses is an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from prometheus_client import Counter
+
+from handlers.errors import ParseError, VerificationError
+from handlers.event import Headers
+from handlers.providers import PROVIDERS, Provider
+from receiver.answers import Answer, Receive, Scope, Send, failure, success
+from receiver.gather import Gatherer, Overloaded, Unavailable
+from receiver.throttle import Throttle
+from workers import ids
+from workers.inbox import Arrival, Outcome
+from workers.logs import log
+from workers.metrics import DELIVERIES
+from workers.settings import Settings
+
+PREFIX = "/webhooks/"
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+_CLOSE = (b"connection", b"close")
+_KEPT = frozenset({b"user-agent", b"content-type"})
+
+
+class Refused(Exception):
+    """The request is answered with `answer`; `reason` is the metric's label."""
+
+    def __init__(self, reason: str, answer: Answer) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.answer = answer
+
+
+class Gone(Exception):
+    """The sender went away before its request was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A source, prepared once: what its requests are checked with."""
+
+    name: str
+    provider: Provider
+    keys: tuple[bytes, ...]
+    once: frozenset[bytes]
+    """Headers that may stand only once."""
+    kept: frozenset[bytes]
+    """Headers that are stored with the event; never the signature."""
+
+
+class Webhooks:
+    """The ASGI application of `/webhooks/`."""
+
+    def __init__(self, settings: Settings, gatherer: Gatherer, clock: Callable[[], float] = time.time) -> None:
+        self._senders = {
+            name: _sender(name, PROVIDERS[source.provider], source.keys()) for name, source in settings.sources.items()
+        }
+        # A source that does not exist is treated like one whose secret nobody knows, so that it takes as long.
+        self._nobody = _sender("", next(iter(PROVIDERS.values())), (os.urandom(32),))
+        self._gatherer = gatherer
+        self._max_body = settings.max_body_bytes
+        self._read_timeout = settings.read_timeout
+        self._throttle = Throttle(settings.failed_verifications)
+        self._clock = clock
+        self._counters: dict[tuple[str, str, str], Counter] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sender = self._senders.get(scope["path"][len(PREFIX) :], self._nobody)
+        try:
+            answer = await self._answer(sender, scope, receive)
+        except Refused as refused:
+            self._count(sender, "refused", refused.reason)
+            answer = refused.answer
+        except Gone:
+            self._count(sender, "refused", "disconnected")
+            return
+        await answer.send(send)
+
+    async def _answer(self, sender: Sender, scope: Scope, receive: Receive) -> Answer:
+        headers: Headers = scope["headers"]
+        self._check_limits(sender, scope["method"], headers)
+        body = await self._read(receive)
+        now = self._clock()
+        arrival = self._verify(sender, scope, headers, body, now)
+        try:
+            outcome = await self._gatherer.submit(arrival)
+        except (Overloaded, Unavailable) as error:
+            raise Refused(
+                type(error).__name__.lower(),
+                failure(503, "UNAVAILABLE", "cannot store deliveries now; send it again later", (b"retry-after", b"5")),
+            ) from None
+        return self._stored(sender, outcome)
+
+    def _check_limits(self, sender: Sender, method: str, headers: Headers) -> None:
+        if method != "POST":
+            raise Refused(
+                "method", failure(405, "METHOD_NOT_ALLOWED", "deliveries are sent by POST", (b"allow", b"POST"))
+            )
+        size = hosts = 0
+        seen: set[bytes] = set()
+        for name, value in headers:
+            size += len(name) + len(value)
+            if name in sender.once:
+                if name in seen:
+                    raise Refused("duplicate_header", failure(400, "BAD_REQUEST", f"{name.decode()} stands twice"))
+                seen.add(name)
+            elif name == b"content-length":
+                if int(value) > self._max_body:
+                    raise self._too_large()
+            elif name == b"content-encoding":
+                if value.strip().lower() not in {b"", b"identity"}:
+                    raise Refused(
+                        "encoding", failure(415, "UNSUPPORTED_ENCODING", "send the body uncompressed", _CLOSE)
+                    )
+            elif name == b"host":
+                hosts += 1
+        if size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
+            raise Refused("headers", failure(431, "HEADERS_TOO_LARGE", "too many or too large headers", _CLOSE))
+        if hosts != 1:
+            raise Refused("host", failure(400, "BAD_REQUEST", "a request has one Host header", _CLOSE))
+
+    async def _read(self, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._read_timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Gone
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > self._max_body:
+                        raise self._too_large()
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            raise Refused(
+                "timeout", failure(408, "REQUEST_TIMEOUT", f"the body took over {self._read_timeout:g} s", _CLOSE)
+            ) from None
+
+    def _too_large(self) -> Refused:
+        message = f"the body exceeds {self._max_body} bytes"
+        return Refused("too_large", failure(413, "PAYLOAD_TOO_LARGE", message, _CLOSE))
+
+    def _verify(self, sender: Sender, scope: Scope, headers: Headers, body: bytes, now: float) -> Arrival:
+        try:
+            verified = sender.provider.verify(headers, body, sender.keys, now)
+        except VerificationError as error:
+            raise self._unverified(sender, scope, error, now) from None
+        try:
+            event = sender.provider.parse(headers, body)
+        except ParseError as error:
+            log.warning(
+                "a verified delivery is not an event", action="parse_failed", source=sender.name, error=str(error)
+            )
+            raise Refused("not_an_event", failure(400, "VALIDATION_ERROR", str(error))) from None
+        digest = hashlib.sha256(body)
+        return Arrival(
+            event=replace(
+                event,
+                id=ids.new("evt"),
+                source=sender.name,
+                provider=sender.provider.name,
+                received_at=datetime.fromtimestamp(now, UTC),
+                body=body,
+            ),
+            delivery_id=verified.delivery_id,
+            event_key=event.key or digest.hexdigest(),
+            body_hash=digest.digest(),
+            headers={name.decode(): value.decode("latin-1") for name, value in headers if name in sender.kept},
+        )
+
+    def _unverified(self, sender: Sender, scope: Scope, error: VerificationError, now: float) -> Refused:
+        if sender is self._nobody:
+            return Refused("unknown_source", failure(404, "NOT_FOUND", "there is no such source"))
+        client = scope.get("client")
+        if wait := self._throttle.wait((sender.name, client[0] if client else ""), now):
+            message = "too many failed verifications from this address"
+            return Refused("throttled", failure(429, "RATE_LIMIT_EXCEEDED", message, (b"retry-after", b"%d" % wait)))
+        log.warning("a delivery failed verification", action="unverified", source=sender.name, reason=error.reason)
+        return Refused(error.reason, failure(401, "UNAUTHORIZED", str(error)))
+
+    def _stored(self, sender: Sender, outcome: Outcome) -> Answer:
+        self._count(sender, outcome.kind, "")
+        if outcome.kind == "conflict":
+            log.error(
+                "a delivery id came again with another body",
+                action="conflict",
+                source=sender.name,
+                event_id=outcome.event_id,
+            )
+            return failure(409, "CONFLICT", "this delivery id was received before with another body")
+        repeated = outcome.kind == "duplicate"
+        return success(200 if repeated else 202, {"id": outcome.event_id, "duplicate": repeated})
+
+    def _count(self, sender: Sender, outcome: str, reason: str) -> None:
+        key = (sender.name, outcome, reason)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = DELIVERIES.labels(*key)
+        counter.inc()
+
+
+def _sender(name: str, provider: Provider, keys: tuple[bytes, ...]) -> Sender:
+    scheme = provider.scheme
+    kept = {scheme.timestamp, scheme.id, *_KEPT}
+    if provider.event_header:
+        kept.add(provider.event_header)
+    return Sender(name, provider, keys, frozenset(scheme.headers), frozenset(kept))

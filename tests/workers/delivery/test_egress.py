@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.delivery.egress import CheckedResolver, Refused, check_address, check_url, checked_socket
+
+DENIED_4 = [
+    ("0.0.0.0/8", "unspecified"),
+    ("10.0.0.0/8", "private"),
+    ("100.64.0.0/10", "private"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link_local"),
+    ("169.254.169.254/32", "metadata"),
+    ("169.254.170.0/24", "metadata"),
+    ("172.16.0.0/12", "private"),
+    ("192.0.0.0/24", "reserved"),
+    ("192.0.0.192/32", "metadata"),
+    ("192.0.2.0/24", "documentation"),
+    ("192.88.99.0/24", "reserved"),
+    ("192.168.0.0/16", "private"),
+    ("198.18.0.0/15", "reserved"),
+    ("198.51.100.0/24", "documentation"),
+    ("203.0.113.0/24", "documentation"),
+    ("224.0.0.0/4", "multicast"),
+    ("240.0.0.0/4", "reserved"),
+    ("255.255.255.255/32", "reserved"),
+    ("168.63.129.16/32", "metadata"),
+    ("100.100.100.200/32", "metadata"),
+]
+DENIED_6 = [
+    ("::/128", "unspecified"),
+    ("::1/128", "loopback"),
+    ("::127.0.0.1/128", "reserved"),
+    ("::2/127", "reserved"),
+    ("::ffff:0:0:0/96", "reserved"),
+    ("64:ff9b:1::/48", "reserved"),
+    ("100::/64", "reserved"),
+    ("2001::/32", "reserved"),
+    ("2001:2::/48", "reserved"),
+    ("2001:20::/28", "reserved"),
+    ("2001:db8::/32", "documentation"),
+    ("3fff::/20", "documentation"),
+    ("4000::/3", "reserved"),
+    ("5f00::/16", "reserved"),
+    ("fc00::/7", "private"),
+    ("fd00:ec2::254/128", "metadata"),
+    ("fd20:ce::254/128", "metadata"),
+    ("fe80::/10", "link_local"),
+    ("fec0::/10", "link_local"),
+    ("ff00::/8", "multicast"),
+]
+PUBLIC = [
+    *("1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255"),
+    *("128.0.0.0", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.167.255.255"),
+    *("192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "168.63.129.17"),
+    *("2000::", "2001:200::1", "2606:4700:4700::1111", "2a00:1450::1", "3ffe::1", "3fff:1000::1"),
+    *("::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"),
+]
+ODD_LOOPBACKS = ["0177.0.0.1", "0x7f.1", "0x7f000001", "2130706433", "017700000001", "127.1", "127.0.1"]
+
+
+def reason(address: str | IPv4Address | IPv6Address, *, private: bool = False) -> str | None:
+    try:
+        check_address(address, private=private)
+    except Refused as refused:
+        return refused.reason
+    return None
+
+
+def mapped(address: IPv4Address) -> IPv6Address:
+    return IPv6Address(int(IPv6Address("::ffff:0:0")) + int(address))
+
+
+def nat64(address: IPv4Address) -> IPv6Address:
+    return IPv6Address(int(IPv6Address("64:ff9b::")) + int(address))
+
+
+def six_to_four(address: IPv4Address) -> IPv6Address:
+    return IPv6Address((0x2002 << 112) + (int(address) << 80) + 1)
+
+
+@pytest.mark.parametrize(("block", "kind"), DENIED_4 + DENIED_6)
+def test_the_first_and_the_last_address_of_a_denied_block_are_refused(block: str, kind: str) -> None:
+    network = ip_network(block)
+    kinds = {reason(network[0]), reason(network[-1])}
+    assert kind in kinds
+    assert None not in kinds
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_is_allowed_also_next_to_a_denied_block(address: str) -> None:
+    assert reason(address) is None
+
+
+@given(st.sampled_from([block for block, _ in DENIED_4]), st.integers(min_value=0))
+def test_any_denied_ipv4_address_is_refused_however_it_is_wrapped(block: str, offset: int) -> None:
+    network = IPv4Network(block)
+    address = network[offset % network.num_addresses]
+    for spelt in (address, mapped(address), nat64(address), six_to_four(address)):
+        assert reason(spelt) is not None
+        assert reason(str(spelt)) == reason(spelt)
+
+
+@given(st.sampled_from([block for block, _ in DENIED_6]), st.integers(min_value=0))
+def test_any_denied_ipv6_address_is_refused(block: str, offset: int) -> None:
+    network = IPv6Network(block)
+    assert reason(network[offset % network.num_addresses]) is not None
+
+
+@given(st.ip_addresses(v=6))
+def test_an_ipv6_address_outside_global_unicast_is_public_only_by_what_it_wraps(address: IPv6Address) -> None:
+    wraps = address in IPv6Network("::ffff:0:0/96") or address in IPv6Network("64:ff9b::/96")
+    if reason(address) is None and not wraps:
+        assert address in IPv6Network("2000::/3")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "::1", "fd12::1"),
+        *("::ffff:127.0.0.1", "64:ff9b::10.0.0.1"),
+    ],
+)
+def test_private_and_loopback_addresses_are_allowed_where_the_operator_says_so(address: str) -> None:
+    assert reason(address) is not None
+    assert reason(address, private=True) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("169.254.169.254", "168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254", "fd00:42::42"),
+        *("169.254.1.1", "fe80::1", "224.0.0.1", "ff02::1", "0.0.0.1", "::", "255.255.255.255", "192.0.2.1"),
+        *("::ffff:169.254.169.254", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::1", "::127.0.0.1"),
+    ],
+)
+def test_metadata_link_local_multicast_and_unspecified_stay_refused(address: str) -> None:
+    assert reason(address, private=True) is not None
+
+
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "2606:4700::1111%1", "::1%lo"])
+def test_an_address_with_a_zone_is_refused(address: str) -> None:
+    assert reason(address, private=True) == "link_local"
+
+
+@given(st.text())
+def test_what_is_no_address_is_refused(text: str) -> None:
+    assert reason(f"x{text}") == "malformed"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "http://example.com/",
+        "HTTPS://Example.COM/hook?a=1&b=%20",
+        "https://example.com:8443/hook",
+        "https://my_service.example.com./",
+        "https://münchen.example/",
+        "https://8.8.8.8/hook",
+        "https://[2606:4700:4700::1111]:8443/",
+        "http://localhost/",  # a name: checked when it is resolved
+        "https://a.example?x",
+    ],
+)
+def test_an_ordinary_url_is_accepted(url: str) -> None:
+    check_url(url, private=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", "scheme"),
+        ("example.com", "scheme"),
+        ("//example.com/", "scheme"),
+        ("ftp://example.com/", "scheme"),
+        ("file:///etc/passwd", "scheme"),
+        ("gopher://example.com/", "scheme"),
+        ("javascript:alert(1)", "scheme"),
+        ("https:example.com", "scheme"),
+        ("https://user:pass@example.com/", "userinfo"),
+        ("https://user@example.com/", "userinfo"),
+        ("https://@example.com/", "userinfo"),
+        ("https://example.com/#", "fragment"),
+        ("https://example.com/a#b", "fragment"),
+        ("http://127.0.0.1:80\\@example.com/", "characters"),
+        ("https://example.com/a b", "characters"),
+        (" https://example.com/", "characters"),
+        ("https://example.com/\r\nX: y", "characters"),
+        ("https://exam\tple.com/", "characters"),
+        ("https://example.com/\x00", "characters"),
+        ("https://example.com/\x7f", "characters"),
+        ("https://example.com/\u202e", "characters"),
+        ("https://example.com/\ud800", "characters"),
+        ("https://", "host"),
+        ("https:///path", "host"),
+        ("https://:443/", "host"),
+        ("https://?x", "host"),
+        ("https://./", "host"),
+        ("https://a..b/", "host"),
+        ("https://-a.example/", "host"),
+        ("https://a,b/", "host"),
+        (f"https://{'a' * 64}.example/", "host"),
+        ("https://" + "a." * 127 + "example/", "host"),
+        ("https://%31%32%37.0.0.1/", "host"),
+        ("https://[fe80::1%25eth0]/", "host"),
+        ("https://[::1/", "host"),
+        ("https://①②⑦.0.0.1/", "host"),
+        ("https://127.0.0.1./", "host"),
+        ("https://1.2.3/", "host"),
+        ("https://example.0x1/", "host"),
+        ("https://example.com:/", "port"),
+        ("https://example.com:0/", "port"),
+        ("https://example.com:65536/", "port"),
+        ("https://example.com:99999/", "port"),
+        ("https://example.com:8a/", "host"),
+        ("https://127.0.0.1/", "loopback"),
+        ("https://127。0。0。1/", "loopback"),
+        ("https://10.0.0.1:8080/", "private"),
+        ("https://[::1]/", "loopback"),
+        ("https://[::ffff:169.254.169.254]/", "metadata"),
+        ("https://[64:ff9b::a9fe:a9fe]/", "metadata"),
+        ("http://169.254.169.254/latest/meta-data/", "metadata"),
+        ("https://0.0.0.0/", "unspecified"),
+        ("https://example.com/" + "a" * 2048, "length"),
+    ],
+)
+def test_a_url_that_is_no_endpoint_is_refused_with_a_reason(url: str, expected: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check_url(url, private=False)
+    assert refused.value.reason == expected
+
+
+@pytest.mark.parametrize("host", ODD_LOOPBACKS)
+@pytest.mark.parametrize("private", [False, True])
+def test_a_number_in_an_odd_spelling_is_no_host(host: str, private: bool) -> None:
+    with pytest.raises(Refused, match=r"decimal numbers|malformed"):
+        check_url(f"http://{host}/", private=private)
+
+
+def test_a_private_literal_is_accepted_where_the_operator_says_so() -> None:
+    check_url("http://127.0.0.1:8000/hook", private=True)
+    check_url("http://[::1]:8000/hook", private=True)
+
+
+@given(st.text() | st.text().map("https://{}".format) | st.text().map("https://a{}.example/".format))
+def test_checking_any_text_ends_in_refused_or_nothing(url: str) -> None:
+    with suppress(Refused):
+        check_url(url, private=False)
+
+
+def answering(*answers: Sequence[str]) -> CheckedResolver:
+    """A resolver whose DNS gives these sets of addresses, one after the other."""
+    pending = iter(answers)
+
+    async def lookup(host: str, port: int, family: socket.AddressFamily) -> Sequence[str]:
+        return next(pending)
+
+    return CheckedResolver(private=False, lookup=lookup)
+
+
+def test_a_name_resolves_to_its_addresses() -> None:
+    found = asyncio.run(answering(["8.8.8.8", "2606:4700::1111"]).resolve("endpoint.example", 443))
+
+    assert [(one["hostname"], one["host"], one["port"], one["family"]) for one in found] == [
+        ("endpoint.example", "8.8.8.8", 443, socket.AF_INET),
+        ("endpoint.example", "2606:4700::1111", 443, socket.AF_INET6),
+    ]
+
+
+def test_one_bad_address_refuses_the_name() -> None:
+    for addresses in (["8.8.8.8", "10.0.0.1"], ["2606:4700::1111", "::1"], ["fe80::1%2", "8.8.8.8"]):
+        with pytest.raises(Refused):
+            asyncio.run(answering(addresses).resolve("mixed.example", 443))
+
+
+def test_a_rebinding_name_is_refused_when_it_turns() -> None:
+    resolver = answering(["8.8.8.8"], ["127.0.0.1"])
+
+    assert asyncio.run(resolver.resolve("rebind.example", 443))
+    with pytest.raises(Refused) as refused:
+        asyncio.run(resolver.resolve("rebind.example", 443))
+    assert refused.value.reason == "loopback"
+    assert "127" not in str(refused.value)
+
+
+def test_a_name_without_addresses_is_a_failed_lookup_not_a_refusal() -> None:
+    with pytest.raises(OSError, match="not known"):
+        asyncio.run(answering([]).resolve("empty.example", 443))
+
+
+@pytest.mark.parametrize("host", [*ODD_LOOPBACKS, "①②⑦.0.0.1", "localhost"])
+def test_an_odd_spelling_is_refused_for_the_address_that_the_system_makes_of_it(host: str) -> None:
+    async def resolve() -> None:
+        resolver = CheckedResolver(private=False)
+        try:
+            await resolver.resolve(host, 80, socket.AF_UNSPEC)
+        finally:
+            await resolver.close()
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(resolve())
+    assert refused.value.reason == "loopback"
+
+
+def test_no_socket_is_made_for_a_denied_address() -> None:
+    target = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 80))
+
+    with pytest.raises(Refused):
+        checked_socket(target, private=False)
+    with checked_socket(target, private=True) as made:
+        assert made.family == socket.AF_INET

@@ -1,0 +1,150 @@
+"""The audit: proves from the tables that every event received has ended, or waits where it will be found.
+
+    received = processed + ignored + dead + waiting
+
+The sum itself is cheap to satisfy; so each status is also checked against the runs, messages and deliveries that must
+stand behind it, and what is waiting against what will ever look at it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, and_, exists, func, not_, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import ColumnElement
+
+from workers import database
+from workers.models import (
+    RUNNING,
+    WAITING,
+    Attempt,
+    Delivery,
+    EventRow,
+    HandlerRun,
+    Message,
+    Occurrence,
+)
+
+STATUSES = ("processed", "ignored", "dead", WAITING)
+_OPEN = (WAITING, RUNNING)
+SHOWN = 20
+"""Ids shown for one fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Rows that break a rule: which rule, and up to `SHOWN` of their ids."""
+
+    rule: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What the tables say; it holds when there is no fault."""
+
+    received: int
+    processed: int
+    ignored: int
+    dead: int
+    waiting: int
+    faults: tuple[Fault, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.faults and self.received == self.processed + self.ignored + self.dead + self.waiting
+
+    def __str__(self) -> str:
+        verdict = "in balance" if self.holds else "NOT IN BALANCE"
+        return (
+            f"received {self.received} = processed {self.processed} + ignored {self.ignored} + dead {self.dead} "
+            f"+ waiting {self.waiting}: {verdict}"
+        )
+
+
+def audit(engine: Engine) -> Balance:
+    """Count, and look for rows that break a rule. One snapshot; changes nothing."""
+    with database.read(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        counted = connection.execute(select(EventRow.status, func.count()).group_by(EventRow.status))
+        counts: dict[str, int] = {status: count for status, count in counted}  # noqa: C416 - a Row is no pair to dict
+        faults = []
+        for rule, column, broken in _rules():
+            ids = connection.execute(select(column).where(broken).order_by(column).limit(SHOWN)).scalars().all()
+            if ids:
+                faults.append(Fault(rule, tuple(ids)))
+    numbers = {status: counts.get(status, 0) for status in STATUSES}
+    return Balance(received=sum(counts.values()), faults=tuple(faults), **numbers)
+
+
+Rule = tuple[str, InstrumentedAttribute[str], ColumnElement[bool]]
+
+
+def _rules() -> list[Rule]:
+    return [*_event_rules(), *_work_rules(), *_effect_rules()]
+
+
+def _runs(*where: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(HandlerRun.event_id == EventRow.id, *where)
+
+
+def _event_rules() -> list[Rule]:
+    open_run = _runs(HandlerRun.status.in_(_OPEN))
+    ended = EventRow.status.in_(("processed", "ignored", "dead"))
+    return [
+        ("an event has an unknown status", EventRow.id, EventRow.status.not_in(STATUSES)),
+        ("an ended event has a run that has not ended", EventRow.id, and_(ended, open_run)),
+        ("a processed event has no run", EventRow.id, and_(EventRow.status == "processed", not_(_runs()))),
+        (
+            "a processed event has a dead run",
+            EventRow.id,
+            and_(EventRow.status == "processed", _runs(HandlerRun.status == "dead")),
+        ),
+        ("an ignored event has a run", EventRow.id, and_(EventRow.status == "ignored", _runs())),
+        (
+            "a dead event has no dead run",
+            EventRow.id,
+            and_(EventRow.status == "dead", not_(_runs(HandlerRun.status == "dead"))),
+        ),
+        (
+            "a waiting event will never be taken up",
+            EventRow.id,
+            and_(EventRow.status == WAITING, EventRow.ring_at.is_(None), not_(open_run)),
+        ),
+    ]
+
+
+def _work_rules() -> list[Rule]:
+    return [
+        (
+            f"{what} is open and will never be rung",
+            table.id,
+            and_(table.status.in_(_OPEN), table.ring_at.is_(None)),
+        )
+        for what, table in (("a run", HandlerRun), ("a delivery", Delivery), ("an occurrence", Occurrence))
+    ]
+
+
+def _effect_rules() -> list[Rule]:
+    succeeded = exists().where(HandlerRun.event_id == Message.event_id, HandlerRun.status == "succeeded")
+    answered = exists().where(Attempt.delivery_id == Delivery.id, Attempt.status.between(200, 299))
+    reported = exists().where(EventRow.delivery_id == Occurrence.id)
+    return [
+        (
+            "a message has no run that succeeded behind it",
+            Message.id,
+            and_(Message.event_id.is_not(None), not_(succeeded)),
+        ),
+        (
+            "a delivery succeeded without a 2xx answer",
+            Delivery.id,
+            and_(Delivery.status == "succeeded", not_(answered)),
+        ),
+        (
+            "an occurrence ended without an event that reports it",
+            Occurrence.id,
+            and_(or_(Occurrence.status == "generated", Occurrence.status == "failed"), not_(reported)),
+        ),
+    ]

@@ -1,0 +1,41 @@
+"""Beat: sends the ticks, and nothing else.
+
+What a tick finds due is claimed in the database, so two beats are harmless.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from celery.beat import ScheduleEntry, Scheduler, Service
+
+from workers.app import app, ringing, runtime
+from workers.settings import Settings
+
+_EXPIRES = 30
+"""Seconds after which a tick that no worker took is worth nothing: later ones follow."""
+
+
+class Ticks(Scheduler):
+    """Celery's scheduler without its file, that leaves out ticks for a queue nobody empties."""
+
+    def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:
+        queue = str(entry.task).split(".")[1]
+        if ringing(runtime().redis, runtime().settings, queue):
+            return None
+        return super().apply_async(entry, *args, **kwargs)
+
+
+def service(settings: Settings) -> Service:
+    """The beat of this process; `start()` runs until `stop()`."""
+    intervals = {
+        "billhook.events.sweep": settings.sweep_interval,
+        "billhook.deliveries.sweep": settings.sweep_interval,
+        "billhook.schedules.sweep": settings.schedule_interval,
+    }
+    app.conf.beat_schedule = {
+        task: {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": _EXPIRES}}
+        for task, seconds in intervals.items()
+    }
+    return Service(app, scheduler_cls=Ticks, max_interval=1)

@@ -1,0 +1,145 @@
+"""Connections to the database, PostgreSQL or SQLite, and its schema.
+
+Both run the same statements. What differs is here: how a transaction begins on SQLite, and which `INSERT`
+knows `ON CONFLICT`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from handlers.errors import BillhookError
+from workers.models import Model
+from workers.settings import Settings
+
+SCHEMA = "0001"
+"""The revision this code works with: the newest file in `migrations/versions`."""
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+_RETRY_CODES = {"40001", "40P01"}  # serialization failure, deadlock
+
+
+class SchemaError(BillhookError):
+    """The database's schema is not the one this code works with; the message says which command to run."""
+
+
+def connect(settings: Settings) -> Engine:
+    """An engine for this process; nothing is connected yet. Never carry one over a fork."""
+    if settings.sqlalchemy_url.startswith("sqlite"):
+        return _sqlite(settings)
+    return create_engine(
+        settings.sqlalchemy_url,
+        pool_size=5,
+        max_overflow=10,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "tcp_user_timeout": 10_000, "application_name": "billhook"},
+    )
+
+
+def _sqlite(settings: Settings) -> Engine:
+    if settings.embedded_database:
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The driver's own BEGIN is deferred: two writers that both read first would fail rather than wait.
+    engine = create_engine(settings.sqlalchemy_url, connect_args={"isolation_level": None, "timeout": 15.0})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("billhook_reads", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def write(engine: Engine) -> Iterator[Connection]:
+    """One transaction that commits at the end of the block, or rolls back."""
+    with engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def read(engine: Engine) -> Iterator[Connection]:
+    """A connection for reading; on SQLite it waits for no writer."""
+    with engine.connect().execution_options(billhook_reads=True) as connection:
+        yield connection
+
+
+def insert(connection: Connection, model: type[Model]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT with `on_conflict_do_nothing` for this connection's database."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(model)
+    return sqlite.insert(model)
+
+
+def unavailable(error: Exception) -> bool:
+    """Whether the database did not answer, so that the very same work may succeed later."""
+    return isinstance(error, (OperationalError, InterfaceError)) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )
+
+
+def collided(error: Exception) -> bool:
+    """Whether two transactions got in each other's way, so that trying again at once is right."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RETRY_CODES
+
+
+def revision(engine: Engine) -> str | None:
+    """The schema's revision; None in an empty database."""
+    with read(engine) as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def migrate(engine: Engine) -> tuple[str | None, str]:
+    """Bring the schema to `SCHEMA`; two at once are harmless, the second waits. Returns (before, after).
+
+    Raises SchemaError where the database is newer than this code.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    before = revision(engine)
+    with write(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('billhook.migrate'))")
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError:
+            raise SchemaError(
+                f"the database is at revision {before}, which this version does not know: run a newer billhook"
+            ) from None
+    return before, SCHEMA
+
+
+def ensure_schema(settings: Settings, engine: Engine) -> None:
+    """Refuse a schema this code does not work with; make the embedded database where there is none yet.
+
+    Raises SchemaError with the command to run.
+    """
+    found = revision(engine)
+    if found is None and settings.embedded_database:
+        with (settings.state_dir / "migrate.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            migrate(engine)
+        return
+    if found != SCHEMA:
+        state = "has no schema yet" if found is None else f"is at revision {found}, this version needs {SCHEMA}"
+        raise SchemaError(f"the database {state}: run `billhook migrate`")

@@ -1,0 +1,116 @@
+"""One start of one handler: call it, end it at its timeout, and say how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from handlers.context import Context
+from handlers.errors import Discard, ProviderUnavailable, Retry
+from handlers.event import Event
+from handlers.registry import Handler
+
+_KEPT_TRACEBACK = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The handler returned."""
+
+    seconds: float
+    summary: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """The handler raised Discard."""
+
+    reason: str
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The handler raised, or ran out of time. `after`: seconds it asks to wait; `final`: never again."""
+
+    error: str
+    seconds: float
+    after: float | None = None
+    final: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The last line: the exception without its traceback."""
+        return self.error.rstrip().rpartition("\n")[2][:200]
+
+
+Result = Succeeded | Discarded | Failed
+
+
+class _TimeUp(BaseException):
+    """Not an Exception, so that a handler that catches those does not catch this."""
+
+
+def execute(handler: Handler, event: Event, context: Context) -> Result:
+    """Run a handler to its end or its timeout; whatever it raises becomes a result."""
+    started = time.monotonic()
+    try:
+        with _time_limit(handler.timeout):
+            returned: Any = handler.function(event, context)
+            if inspect.iscoroutine(returned):
+                asyncio.run(_awaited(returned))
+    except Discard as discard:
+        return Discarded(discard.reason, time.monotonic() - started)
+    except Retry as retry:
+        return Failed(f"Retry: {retry}", time.monotonic() - started, after=retry.after)
+    except ProviderUnavailable as unavailable:
+        return Failed(_trace(), time.monotonic() - started, after=unavailable.retry_after)
+    except _TimeUp:
+        return Failed(f"TimeUp: the handler ran longer than {handler.timeout:g} s", time.monotonic() - started)
+    except (Exception, SystemExit):  # a handler that calls sys.exit() ends itself, not the worker
+        return Failed(_trace(), time.monotonic() - started)
+    return Succeeded(time.monotonic() - started)
+
+
+async def _awaited(coroutine: Coroutine[Any, Any, None]) -> None:
+    await coroutine
+
+
+def _trace() -> str:
+    return traceback.format_exc()[-_KEPT_TRACEBACK:]
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise _TimeUp in the block after `seconds`, and each second from then on until it has ended.
+
+    A signal interrupts Python code and system calls of the main thread, which is where a worker runs its tasks;
+    code that never returns to the interpreter is outlived by the lease instead.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def time_up(_number: int, _frame: FrameType | None) -> None:
+        raise _TimeUp
+
+    before = signal.signal(signal.SIGALRM, time_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

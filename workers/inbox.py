@@ -1,0 +1,251 @@
+"""The inbox: every delivery is stored exactly once, many in one transaction.
+
+`accept` commits a batch and tells for each delivery whether it is new, a duplicate, or a conflict. `announce`
+follows the answer: it remembers the new ones in Redis and rings the workers. If the process dies in between, the
+rows are there, the sweep rings, and the unique indexes recognise a repeat.
+
+Redis keys: `{prefix}seen:d:{source}:{delivery id}` and `{prefix}seen:k:{source}:{event key}`, each holding the
+event id and the body's SHA-256, for three days; written only after the commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Literal
+
+import orjson
+from redis import Redis, RedisError
+from sqlalchemy import Connection, Engine, func, or_, select, tuple_, update
+from sqlalchemy.exc import DBAPIError
+
+from handlers.event import Event, to_json
+from workers import database
+from workers.app import PROCESS, ring
+from workers.leases import utcnow
+from workers.logs import log
+from workers.metrics import REDIS_ERRORS
+from workers.models import WAITING, AnyRow, EventRow, HandlerRun
+
+RING_AFTER = timedelta(seconds=5)
+"""How long the receiver's own ring may take before the sweep rings instead."""
+REMEMBERED = 3 * 24 * 3600
+_TRIES = 3
+_SET_ALL = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A verified delivery: the event with its id and source, and the two keys it is known by."""
+
+    event: Event
+    delivery_id: str
+    event_key: str
+    body_hash: bytes
+    """SHA-256 of the body."""
+    headers: dict[str, str]
+
+
+def internal(event: Event, delivery_id: str) -> Arrival:
+    """The arrival of an event that Billhook itself reports; `delivery_id` is what it reports on."""
+    body = to_json(event)
+    digest = hashlib.sha256(body).digest()
+    return Arrival(replace(event, body=body), delivery_id, delivery_id, digest, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an arrival; `event_id` is that of the event it is, or is a repeat of."""
+
+    kind: Literal["accepted", "duplicate", "conflict"]
+    event_id: str
+
+
+def accept(engine: Engine, arrivals: Sequence[Arrival], window: Window | None = None) -> list[Outcome]:
+    """Store what is new in one commit; one outcome for each arrival, in order.
+
+    Raises SQLAlchemy's errors when something could not be stored; then nothing was.
+    """
+    known = window.known(arrivals) if window else [None] * len(arrivals)
+    unknown = [arrival for arrival, outcome in zip(arrivals, known, strict=True) if outcome is None]
+    stored = iter(_commit(engine, unknown) if unknown else [])
+    return [outcome or next(stored) for outcome in known]
+
+
+def _commit(engine: Engine, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    for _ in range(_TRIES - 1):
+        try:
+            with database.write(engine) as connection:
+                return store(connection, arrivals)
+        except DBAPIError as error:
+            # Two receivers with the same deliveries in another order, or a connection that was cut: nothing
+            # is stored, or all of it is, which the next try recognises by our own ids.
+            if not (database.collided(error) or error.connection_invalidated):
+                raise
+    with database.write(engine) as connection:
+        return store(connection, arrivals)
+
+
+def store(connection: Connection, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    """`accept` inside the caller's transaction, for events that must commit with their cause."""
+    # One order for all receivers, so that they wait for each other in line rather than in a circle.
+    rows = sorted((_row(arrival) for arrival in arrivals), key=lambda row: (row["source"], row["delivery_id"]))
+    statement = database.insert(connection, EventRow).on_conflict_do_nothing().returning(EventRow.id)
+    stored = set(connection.execute(statement, rows).scalars())
+    if len(stored) == len(arrivals):
+        return [Outcome("accepted", arrival.event.id) for arrival in arrivals]
+    known = _known(connection, [arrival for arrival in arrivals if arrival.event.id not in stored])
+    outcomes = [
+        Outcome("accepted", arrival.event.id) if arrival.event.id in stored else _compare(arrival, known)
+        for arrival in arrivals
+    ]
+    conflicts = [outcome.event_id for outcome in outcomes if outcome.kind == "conflict"]
+    for event_id in conflicts:
+        connection.execute(update(EventRow).where(EventRow.id == event_id).values(conflicts=EventRow.conflicts + 1))
+    return outcomes
+
+
+def _row(arrival: Arrival) -> dict[str, Any]:
+    event = arrival.event
+    received_at = event.received_at or utcnow()
+    return {
+        "id": event.id,
+        "source": event.source,
+        "provider": event.provider,
+        "delivery_id": arrival.delivery_id,
+        "event_key": arrival.event_key,
+        "type": event.type,
+        "organization": event.organization,
+        "object_kind": event.object_kind,
+        "object_id": event.object_id,
+        "occurred_at": event.occurred_at,
+        "received_at": received_at,
+        "headers": orjson.dumps(arrival.headers).decode(),
+        "body": event.body,
+        "body_hash": arrival.body_hash,
+        "status": WAITING,
+        "ring_at": received_at + RING_AFTER,
+    }
+
+
+Key = tuple[str, str, str]
+
+
+def _known(connection: Connection, arrivals: Sequence[Arrival]) -> dict[Key, Any]:
+    """The stored rows that stand in the way of these, under both of their keys."""
+    deliveries = [(arrival.event.source, arrival.delivery_id) for arrival in arrivals]
+    keys = [(arrival.event.source, arrival.event_key) for arrival in arrivals]
+    statement = select(
+        EventRow.id, EventRow.source, EventRow.delivery_id, EventRow.event_key, EventRow.body_hash
+    ).where(
+        or_(
+            tuple_(EventRow.source, EventRow.delivery_id).in_(deliveries),
+            tuple_(EventRow.source, EventRow.event_key).in_(keys),
+        )
+    )
+    known: dict[Key, Any] = {}
+    for row in connection.execute(statement):
+        known["d", row.source, row.delivery_id] = row
+        known["k", row.source, row.event_key] = row
+    return known
+
+
+def _compare(arrival: Arrival, known: dict[Key, Any]) -> Outcome:
+    # The delivery id decides first: the body of one event under the id of another is a conflict.
+    row = known.get(("d", arrival.event.source, arrival.delivery_id))
+    row = row or known["k", arrival.event.source, arrival.event_key]
+    if row.id == arrival.event.id:
+        return Outcome("accepted", row.id)
+    return Outcome("duplicate" if row.body_hash == arrival.body_hash else "conflict", row.id)
+
+
+class Window:
+    """The Redis window of known deliveries. Without Redis it knows nothing, and says so at once."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._set_all = redis.register_script(_SET_ALL)
+        self._silent_until = 0.0
+
+    def known(self, arrivals: Sequence[Arrival]) -> list[Outcome | None]:
+        """For each arrival the duplicate it surely is, or None: ask the database."""
+        keys = [key for arrival in arrivals for key in self._keys(arrival)]
+        values = self._call("known", lambda: self._redis.mget(keys)) or [None] * len(keys)
+        return [
+            _remembered(arrival, values[2 * index], values[2 * index + 1]) for index, arrival in enumerate(arrivals)
+        ]
+
+    def remember(self, arrivals: Sequence[Arrival]) -> None:
+        """Note committed arrivals, so that their repeats need no database."""
+        keys = [key for arrival in arrivals for key in self._keys(arrival)]
+        values = [value for arrival in arrivals for value in [arrival.event.id.encode() + arrival.body_hash] * 2]
+        self._call("remember", lambda: self._set_all(keys=keys, args=[REMEMBERED, *values]))
+
+    def _keys(self, arrival: Arrival) -> tuple[str, str]:
+        source = arrival.event.source
+        return (
+            f"{self._prefix}seen:d:{source}:{arrival.delivery_id}",
+            f"{self._prefix}seen:k:{source}:{arrival.event_key}",
+        )
+
+    def _call(self, name: str, call: Any) -> Any:
+        # After a failure Redis is left alone for a moment: a batch must not wait for a timeout each time.
+        if time.monotonic() < self._silent_until:
+            return None
+        try:
+            return call()
+        except (RedisError, OSError) as error:
+            self._silent_until = time.monotonic() + 5.0
+            REDIS_ERRORS.labels(name).inc()
+            log.warning(
+                "Redis did not answer; doing without", action="redis_failed", call=name, error=type(error).__name__
+            )
+            return None
+
+
+def _remembered(arrival: Arrival, by_delivery: bytes | None, by_key: bytes | None) -> Outcome | None:
+    value = by_delivery or by_key
+    if value is None or value[-32:] != arrival.body_hash:
+        return None
+    return Outcome("duplicate", value[:-32].decode())
+
+
+def announce(window: Window, arrivals: Sequence[Arrival]) -> None:
+    """Remember newly committed arrivals and ring the workers for them. Never raises: both have a second way."""
+    window.remember(arrivals)
+    ring(PROCESS, [arrival.event.id for arrival in arrivals])
+
+
+def latest(engine: Engine, *, status: str | None = None, type: str | None = None, limit: int = 20) -> Sequence[AnyRow]:  # noqa: A002
+    """The newest events, newest first, without their bodies; `runs` counts the handlers of each."""
+    runs = (
+        select(func.count())
+        .where(HandlerRun.event_id == EventRow.id)
+        .correlate(EventRow)
+        .scalar_subquery()
+        .label("runs")
+    )
+    statement = (
+        select(
+            EventRow.id,
+            EventRow.received_at,
+            EventRow.source,
+            EventRow.type,
+            EventRow.object_id,
+            EventRow.status,
+            EventRow.conflicts,
+            runs,
+        )
+        .order_by(EventRow.id.desc())
+        .limit(limit)
+    )
+    if status is not None:
+        statement = statement.where(EventRow.status == status)
+    if type is not None:
+        statement = statement.where(EventRow.type == type)
+    with database.read(engine) as connection:
+        return connection.execute(statement).all()

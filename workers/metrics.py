@@ -1,0 +1,23 @@
+"""The Prometheus metrics, each declared once. Labels have few values: never an id, an address or a URL."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+DELIVERIES = Counter(
+    "billhook_deliveries", "Deliveries received, by what became of them.", ["source", "outcome", "reason"]
+)
+ACCEPT_SECONDS = Histogram(
+    "billhook_accept_seconds",
+    "Seconds from a verified delivery to its committed batch.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+)
+BATCH_SIZE = Histogram(
+    "billhook_accept_batch_size", "Deliveries that one commit stored.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+RUNS = Counter("billhook_runs", "Ended starts of handlers, by outcome.", ["handler", "outcome"])
+HANDLER_SECONDS = Histogram("billhook_handler_seconds", "Seconds a handler took.", ["handler"])
+ATTEMPTS = Counter("billhook_attempts", "Attempts to deliver to endpoints, by outcome.", ["outcome"])
+OCCURRENCES = Counter("billhook_occurrences", "Due dates of schedules, by what became of them.", ["outcome"])
+RUNG_AGAIN = Counter("billhook_rung_again", "Due work that the sweep announced.", ["queue"])
+REDIS_ERRORS = Counter("billhook_redis_errors", "Redis calls that failed and were done without.", ["call"])

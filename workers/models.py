@@ -1,0 +1,255 @@
+"""The tables. What is waiting carries the same four columns (`Work`), read and written by `workers.leases`."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+AnyRow = Row[*tuple[Any, ...]]
+"""A row of a SELECT or RETURNING, whatever its columns."""
+
+WAITING = "waiting"
+RUNNING = "running"
+
+
+class Utc(TypeDecorator[datetime]):
+    """A moment in UTC: with its zone on PostgreSQL; SQLite knows none, so it is taken off and put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Model(DeclarativeBase):
+    """Root of the tables; `Model.metadata` is what Alembic compares with."""
+
+    # Named, because SQLite's migrations address constraints by name.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Text, bytes: LargeBinary, datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class Work:
+    """Work that processes lease: waiting until `next_attempt_at`; while running, leased until then.
+
+    `fence` grows with each lease: a result is written only under the fence it was leased with. `ring_at` is
+    when the sweep announces the row if nobody took it; NULL when there is nothing left to do.
+    """
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    status: Mapped[str] = mapped_column(String(12), default=WAITING)
+    starts: Mapped[int] = mapped_column(Integer, default=0)
+    fence: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[datetime]
+    ring_at: Mapped[datetime | None]
+
+
+def _due(table: str) -> Index:
+    """Only what has work left is in it, so that its size follows the work and not the history."""
+    return Index(
+        f"ix_{table}_ring_at",
+        "ring_at",
+        postgresql_where=text("ring_at IS NOT NULL"),
+        sqlite_where=text("ring_at IS NOT NULL"),
+    )
+
+
+class EventRow(Model):
+    """One delivery, stored exactly once. Status: waiting, processed, ignored, dead."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("source", "delivery_id"),
+        UniqueConstraint("source", "event_key"),
+        Index("ix_events_status", "status", postgresql_where=text("status IN ('waiting', 'dead')"),
+              sqlite_where=text("status IN ('waiting', 'dead')")),
+        _due("events"),
+    )  # fmt: skip
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    source: Mapped[str]
+    provider: Mapped[str]
+    delivery_id: Mapped[str]
+    event_key: Mapped[str]
+    """The id inside the signed body, else the body's SHA-256."""
+    type: Mapped[str]
+    organization: Mapped[str | None]
+    object_kind: Mapped[str | None]
+    object_id: Mapped[str | None]
+    occurred_at: Mapped[datetime]
+    received_at: Mapped[datetime]
+    headers: Mapped[str]
+    """JSON of the few headers that are kept."""
+    body: Mapped[bytes]
+    body_hash: Mapped[bytes]
+    status: Mapped[str] = mapped_column(String(12), default=WAITING)
+    conflicts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How often its delivery id came with another body."""
+    ring_at: Mapped[datetime | None]
+    """When the sweep announces it; NULL once its runs are planned."""
+
+
+class HandlerRun(Work, Model):
+    """One handler on one event. Status: waiting, running, succeeded, discarded, dead."""
+
+    __tablename__ = "handler_runs"
+    __table_args__ = (UniqueConstraint("event_id", "handler"), _due("handler_runs"))
+
+    event_id: Mapped[str] = mapped_column(ForeignKey("events.id"))
+    handler: Mapped[str]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    """Starts that ended: failures, and the success."""
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    error: Mapped[str | None]
+
+
+class Message(Model):
+    """An outbound event: the exact bytes that every endpoint gets."""
+
+    __tablename__ = "messages"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    event_id: Mapped[str | None] = mapped_column(ForeignKey("events.id"), index=True)
+    type: Mapped[str]
+    body: Mapped[bytes]
+    created_at: Mapped[datetime]
+
+
+class Endpoint(Model):
+    """A subscriber's URL. Status: enabled, disabled."""
+
+    __tablename__ = "endpoints"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    url: Mapped[str]
+    description: Mapped[str] = mapped_column(Text, default="")
+    event_types: Mapped[list[Any]]
+    """Patterns such as `receipt.*`; `["*"]` is all."""
+    secret: Mapped[bytes]
+    """Encrypted."""
+    status: Mapped[str] = mapped_column(String(12), default="enabled")
+    disabled_reason: Mapped[str | None]
+    created_at: Mapped[datetime]
+
+
+class Delivery(Work, Model):
+    """One message to one endpoint. Status: waiting, running, succeeded, exhausted, refused, cancelled."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("message_id", "endpoint_id"), _due("deliveries"))
+
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.id"))
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"), index=True)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class Attempt(Model):
+    """One HTTP exchange of a delivery, as it went."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("delivery_id", "number"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    delivery_id: Mapped[str] = mapped_column(ForeignKey("deliveries.id"))
+    number: Mapped[int]
+    started_at: Mapped[datetime]
+    duration_ms: Mapped[int]
+    status: Mapped[int | None]
+    """The HTTP status; NULL where no answer came."""
+    error: Mapped[str | None]
+    response: Mapped[bytes]
+
+
+class Schedule(Model):
+    """A recurring invoice. Status: active, paused, completed, cancelled. Fields as in the Hisab document."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (
+        Index("ix_schedules_next_run_at", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL"),
+              sqlite_where=text("next_run_at IS NOT NULL")),
+    )  # fmt: skip
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    source: Mapped[str]
+    """The source whose API the invoices are made with."""
+    name: Mapped[str]
+    customer_id: Mapped[str]
+    frequency: Mapped[str]
+    interval_count: Mapped[int]
+    day_of_month: Mapped[int | None]
+    day_of_week: Mapped[int | None]
+    start_date: Mapped[date]
+    end_date: Mapped[date | None]
+    max_occurrences: Mapped[int | None]
+    timezone: Mapped[str]
+    auto_finalize: Mapped[bool] = mapped_column(Boolean)
+    auto_send: Mapped[bool] = mapped_column(Boolean)
+    days_until_due: Mapped[int]
+    currency: Mapped[str]
+    items: Mapped[list[Any]]
+    status: Mapped[str] = mapped_column(String(12), default="active")
+    next_index: Mapped[int]
+    """Number of the next occurrence, from 0."""
+    next_run_at: Mapped[datetime | None]
+    """Start of the next due date in the schedule's time zone; NULL when there is none."""
+    created_at: Mapped[datetime]
+
+
+class Occurrence(Work, Model):
+    """One due date of a schedule. Status: waiting, running, generated, failed."""
+
+    __tablename__ = "occurrences"
+    __table_args__ = (UniqueConstraint("schedule_id", "due_on"), _due("occurrences"))
+
+    schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"))
+    due_on: Mapped[date]
+    step: Mapped[str] = mapped_column(String(12), default="planned")
+    """How far it came: planned, intended, created, finalized, sent."""
+    invoice_id: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    error: Mapped[str | None]
+
+
+__all__ = [
+    "RUNNING", "WAITING", "Attempt", "Delivery", "Endpoint", "EventRow", "HandlerRun", "Message", "Model",
+    "Occurrence", "Schedule", "Utc", "Work",
+]  # fmt: skip

@@ -1,0 +1,340 @@
+"""Every option, once: its name, type, default and help; and where its value came from.
+
+An option comes from the environment (`BILLHOOK_LISTEN`), from a file the environment names
+(`BILLHOOK_DATABASE_URL_FILE=/run/secrets/db`, for mounted secrets) or from a TOML file (`billhook.toml`, or what
+`BILLHOOK_CONFIG` names), in that order. Sources are options too:
+`BILLHOOK_SOURCES__SHOP__SECRETS_FILE` is the file with the secrets of the source `shop`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from handlers.errors import BillhookError
+from handlers.providers import PROVIDERS
+from handlers.signing import key_bytes
+
+PREFIX = "BILLHOOK_"
+CONFIG = "BILLHOOK_CONFIG"
+_SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class SettingsError(BillhookError):
+    """One line that names the variable and says what it accepts."""
+
+
+def _items(value: object) -> object:
+    """A list written as JSON, or separated by commas or line ends (a mounted file has one item a line)."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return orjson.loads(value)
+    return [item.strip() for item in re.split(r"[,\n]", value) if item.strip()]
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("not host:port")
+    return value
+
+
+def _zone(value: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, LookupError):
+        raise ValueError("no such time zone") from None
+    return value
+
+
+def _names(value: dict[str, Source]) -> dict[str, Source]:
+    for name in value:
+        if _SOURCE_NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is no name for a source: lower-case letters, digits, - and _, at most 63")
+    return value
+
+
+def _database(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "sqlite:///")):
+        raise ValueError("not a postgresql:// or sqlite:/// URL")
+    return value
+
+
+def _redis(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("not a redis://, rediss:// or unix:// URL")
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_items)]
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class Source(BaseModel):
+    """A configured sender: a provider, the secrets it signs with, and how to call its API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: str = Field(description="Which provider sends: " + ", ".join(sorted(PROVIDERS)) + ".")
+    secrets: Secrets = Field(description="Signing secrets; all are tried, so that a rotation has no gap.")
+    api_key: SecretStr | None = Field(None, description="Key of the provider's API, for handlers and schedules.")
+    api_url: str | None = Field(None, description="Base URL of the provider's API, where it is not the usual one.")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        "UTC", description="Time zone that decides what day it is for schedules; an IANA name."
+    )
+
+    def model_post_init(self, context: object, /) -> None:
+        if self.provider not in PROVIDERS:
+            raise ValueError(f"provider {self.provider!r} is none of: {', '.join(sorted(PROVIDERS))}")
+        if not self.keys():
+            raise ValueError("a source needs at least one secret")
+
+    def keys(self) -> tuple[bytes, ...]:
+        """The HMAC keys of the secrets."""
+        scheme = PROVIDERS[self.provider].scheme
+        return tuple(key_bytes(scheme, secret.get_secret_value()) for secret in self.secrets)
+
+
+class Settings(BaseSettings):
+    """What this Billhook runs with. Read once, at the start of a process, and passed in."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", validate_default=False
+    )
+
+    state_dir: Path = Field(Path(".billhook"), description="Folder of the embedded database and server.")
+    database_url: Annotated[SecretStr, AfterValidator(_database)] | None = Field(
+        None, description="PostgreSQL: postgresql://user:password@host/name. Unset: SQLite in the state folder."
+    )
+    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
+        None, description="Redis or Valkey: redis://host:6379/0. Unset: a private server in the state folder."
+    )
+    redis_prefix: str = Field("billhook:", description="Stands before every Redis key, so that a server can be shared.")
+    encryption_keys: Secrets = Field(
+        (),
+        description="Fernet keys for secrets at rest; the first encrypts, all decrypt. Unset with the embedded "
+        "database: one is made in the state folder.",
+    )
+    sources: Annotated[dict[str, Source], AfterValidator(_names)] = Field(
+        default_factory=dict, description="The senders, by the name that stands in their URL: /webhooks/{name}."
+    )
+    handlers: Names = Field((), description="Modules or files (globs too) with handler functions, separated by commas.")
+
+    listen: Address = Field("127.0.0.1:8000", description="Where the receiver listens: host:port.")
+    trusted_proxies: Names = Field(
+        (), description="Addresses or networks whose X-Forwarded-For is believed, separated by commas."
+    )
+    max_body_bytes: PositiveInt = Field(1_048_576, description="Largest body of a delivery, in bytes; 413 above it.")
+    read_timeout: PositiveFloat = Field(10.0, description="Seconds a sender may take to send its body; 408 after it.")
+    max_waiting: PositiveInt = Field(5_000, description="Deliveries that may wait for the database; 503 above it.")
+    failed_verifications: PositiveInt = Field(
+        120, description="Failing deliveries answered 401 a minute for one source and address; 429 above it."
+    )
+
+    worker_processes: PositiveInt = Field(2, description="Processes that one worker runs handlers in.")
+    worker_memory_mb: PositiveInt = Field(512, description="A worker process above this size is replaced, in MiB.")
+    max_starts: PositiveInt = Field(
+        5, description="Starts without an end (the process died) after which a run or delivery is given up."
+    )
+    lease_grace: PositiveFloat = Field(
+        15.0, description="Seconds beyond its timeout after which work of a silent process is given to another."
+    )
+    sweep_interval: PositiveFloat = Field(1.0, description="Seconds between looks for work that is due.")
+    schedule_interval: PositiveFloat = Field(5.0, description="Seconds between looks for schedules that are due.")
+
+    delivery_timeout: PositiveFloat = Field(20.0, description="Seconds one attempt may take, from connect to answer.")
+    allow_private_endpoints: bool = Field(
+        False, description="Send to private and loopback addresses too: true or false."
+    )
+
+    metrics_listen: Address | None = Field(
+        None, description="Where worker and beat serve /metrics: host:port. Unset: nowhere. The receiver always does."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["json", "console"] = Field("json", description="JSON lines, or lines for people: console.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls), _Toml(settings_cls)
+
+    @property
+    def embedded_database(self) -> bool:
+        return self.database_url is None
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database's URL as SQLAlchemy wants it; holds the password."""
+        if self.database_url is None:
+            return f"sqlite:///{self.state_dir.absolute() / 'billhook.db'}"
+        return self.database_url.get_secret_value().replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, with the files that `BILLHOOK_…_FILE` name read into place."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in _environment(os.environ)}
+
+
+class _Toml(PydanticBaseSettingsSource):
+    """`billhook.toml`, or the file that `BILLHOOK_CONFIG` names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = toml_path()
+        if path is None:
+            return {}
+        try:
+            return tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{CONFIG}: cannot read {path}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{CONFIG}: {path} is not TOML: {error}") from None
+
+
+def toml_path() -> Path | None:
+    """The TOML file in use; None where there is none."""
+    if named := os.environ.get(CONFIG):
+        return Path(named)
+    return Path("billhook.toml") if Path("billhook.toml").exists() else None
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name == CONFIG:
+            continue
+        if not name.endswith("_FILE"):
+            yield name, value
+            continue
+        plain = name.removesuffix("_FILE")
+        if plain in environ:
+            raise SettingsError(f"{name}: {plain} is set too; set only one of them")
+        try:
+            yield plain, Path(value).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}: cannot read {value}: {error}; it names a file with the value") from None
+
+
+def load() -> Settings:
+    """The settings of this process. Raises SettingsError with one line for people."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    except (ValueError, TypeError) as error:  # JSON in a variable that does not parse, before validation
+        named = re.search(r'field "(\w+)"', str(error))
+        variable = PREFIX + named[1].upper() if named else PREFIX + "…"
+        raise SettingsError(f"{variable}: not the JSON that belongs here: {error.__cause__ or error}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first complaint, as `BILLHOOK_LISTEN: not host:port. Where …`; never the value, it may be secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    location = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    # A list's index is no part of a variable's name.
+    variable = PREFIX + "__".join(part for part in location if not part.isdigit()).upper()
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], [*Settings.model_fields, *Source.model_fields], n=1)
+        hint = f"did you mean {near[0]}?" if near else "see `billhook settings`"
+        return f"{variable}: there is no such option; {hint}"
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{variable}: {message}. {_help(location)}"
+
+
+def _help(location: list[str]) -> str:
+    fields = Source.model_fields if location[0] == "sources" and len(location) > 2 else Settings.model_fields
+    return fields[location[2] if fields is Source.model_fields else location[0]].description or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One line of `billhook settings`; `value` is masked where it is secret."""
+
+    variable: str
+    value: str
+    default: str
+    help: str
+    origin: str
+
+
+def options(settings: Settings) -> list[Option]:
+    """Every option with its value and where that came from (`default`, a variable, or the TOML file)."""
+    given = dict(_environment(os.environ))
+    toml = _Toml(Settings)()
+    rows = []
+    for name, field in Settings.model_fields.items():
+        variable = PREFIX + name.upper()
+        origins = sorted(
+            f"{plain}_FILE" if f"{plain}_FILE" in os.environ else plain
+            for plain in given
+            if plain == variable or plain.startswith(variable + "__")
+        )
+        if name in toml:
+            origins.append(str(toml_path()))
+        default = field.get_default(call_default_factory=True)
+        rows.append(
+            Option(
+                variable=variable,
+                value=_shown(getattr(settings, name)),
+                default=_shown(default),
+                help=field.description or "",
+                origin=", ".join(origins) or "default",
+            )
+        )
+    return rows
+
+
+def unknown_variables() -> list[str]:
+    """Variables that start like ours and are none; Kubernetes sets some for a Service named billhook."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name, _ in _environment(os.environ) if name.split("__")[0] not in known)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return "********"
+        case tuple():
+            return ", ".join(_shown(item) for item in value)
+        case dict():
+            return "; ".join(
+                f"{name} ({source.provider}, {len(source.secrets)} secrets)" for name, source in value.items()
+            )
+        case bool():
+            return str(value).lower()
+    return str(value)

@@ -1,0 +1,63 @@
+"""Secrets at rest: encrypted with Fernet, under keys that can be rotated.
+
+The keys are `BILLHOOK_ENCRYPTION_KEYS`. Beside the embedded database, whoever can read the one can read the
+other, so there a key of our own making in the state folder serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from handlers.errors import BillhookError
+from workers.settings import Settings
+
+_VARIABLE = "BILLHOOK_ENCRYPTION_KEYS"
+
+
+class VaultError(BillhookError):
+    """Secrets cannot be read or written; the message says what to set."""
+
+
+def open_vault(settings: Settings) -> MultiFernet:
+    """What encrypts and decrypts secrets. Raises VaultError where there is no key, or it is none."""
+    keys = [secret.get_secret_value() for secret in settings.encryption_keys]
+    if not keys and settings.embedded_database:
+        keys = [_own_key(settings.state_dir / "encryption.key")]
+    if not keys:
+        raise VaultError(
+            f"{_VARIABLE} is not set; make a key with: "
+            'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
+        )
+    try:
+        return MultiFernet([Fernet(key) for key in keys])
+    except ValueError:
+        raise VaultError(f"{_VARIABLE}: a key is 32 bytes in URL-safe base64") from None
+
+
+def decrypt(vault: MultiFernet, secret: bytes) -> str:
+    """The secret that was encrypted. Raises VaultError when none of the keys fits."""
+    try:
+        return vault.decrypt(secret).decode()
+    except InvalidToken:
+        raise VaultError(f"a stored secret was encrypted with a key that is not in {_VARIABLE}") from None
+
+
+def _own_key(path: Path) -> str:
+    if path.exists():
+        return path.read_text("ascii")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Written whole under another name first: two processes that start at once must agree on one key.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(Fernet.generate_key())
+        file.flush()
+        os.fsync(file.fileno())
+    with contextlib.suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
+    return path.read_text("ascii")
