@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import structlog
 
 from handlers.event import valid_type
+
+if TYPE_CHECKING:
+    import structlog
 
 
 @dataclass(frozen=True, slots=True)

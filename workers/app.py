@@ -6,6 +6,7 @@ depends on a message arriving, or on its arriving once.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,14 @@ CHUNK = 100
 ENOUGH_RUNG = 100
 """Messages in a queue above which the sweep adds none: the bell is ringing already."""
 
-app = Celery("billhook", set_as_current=False)
+TASKS = ("workers.dispatch", "workers.delivery.deliver", "workers.schedule.generate")
+"""The modules with tasks; only a worker imports them."""
+
+app = Celery("billhook", set_as_current=False, include=TASKS)
+
+
+STOPPING = mmap.mmap(-1, 1)
+"""One byte that a worker shares with the processes of its pool: 1 once it is to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +110,7 @@ def _configure(settings: Settings, broker: str, answer_within: float) -> None:
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        worker_soft_shutdown_timeout=25,
-        worker_enable_soft_shutdown_on_idle=False,
+        worker_consumer="workers.worker:Consumer",
         timezone="UTC",
     )
 

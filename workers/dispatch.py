@@ -23,7 +23,7 @@ from handlers.event import Event, from_json
 from handlers.providers import PROVIDERS
 from handlers.registry import REGISTRY, Handler, Registry
 from workers import database, ids, leases, retry
-from workers.app import DELIVER, PROCESS, Runtime, app, ring, ringing, runtime
+from workers.app import DELIVER, PROCESS, STOPPING, Runtime, app, ring, ringing, runtime
 from workers.clients import Clients
 from workers.delivery.messages import Outgoing, publish
 from workers.execution import Discarded, Failed, Result, Succeeded, execute
@@ -47,6 +47,8 @@ class Dispatcher:
     clients: Clients
     clock: Clock = utcnow
     chance: Callable[[], float] = field(default=random.random)
+    stopping: Callable[[], bool] = lambda: bool(STOPPING[0])
+    """Whether to begin nothing more."""
 
 
 def process(dispatcher: Dispatcher, event_ids: Sequence[str]) -> list[str]:
@@ -57,9 +59,19 @@ def process(dispatcher: Dispatcher, event_ids: Sequence[str]) -> list[str]:
         due = _due_runs(dispatcher, connection, event_ids)
         stored = _stored(connection, sorted({run.event_id for run in due}))
     deliveries: list[str] = []
-    for run in due:
+    for position, run in enumerate(due):
+        if dispatcher.stopping():
+            _hand_back(dispatcher, [run.id for run in due[position:]])
+            break
         deliveries += _run(dispatcher, run, stored[run.event_id])
     return deliveries
+
+
+def _hand_back(dispatcher: Dispatcher, run_ids: Sequence[str]) -> None:
+    """Have the sweep ring at once for runs that this process will not begin any more."""
+    statement = update(HandlerRun).where(HandlerRun.id.in_(run_ids), HandlerRun.status == WAITING)
+    with database.write(dispatcher.engine) as connection:
+        connection.execute(statement.values(ring_at=dispatcher.clock()))
 
 
 def _plan(dispatcher: Dispatcher, connection: Connection, event_ids: Sequence[str]) -> None:

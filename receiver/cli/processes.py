@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from receiver.cli.output import CommandError
-from workers import database, logs, settings
+from workers import settings
 from workers.settings import Settings
 
 _GRACE = 25
@@ -69,14 +69,11 @@ def work(
     chosen = [queue.strip() for queue in queues.split(",")]
     if unknown := [queue for queue in chosen if queue not in QUEUES]:
         raise CommandError(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
-    # Read by Celery when it is imported: the first SIGTERM finishes what runs, within the soft shutdown's time.
-    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    # Likewise by the metrics: what the worker's processes count is added up from files in this folder.
+    # Read when the metrics are imported: what the worker's processes count is added up from files in here.
     counted = tempfile.TemporaryDirectory(prefix="billhook-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = counted.name
     from handlers import registry
-    from workers.app import app
-    from workers.schedule import generate
+    from workers import worker
 
     runtime = _start()
     modules = registry.load(runtime.settings.handlers)
@@ -85,19 +82,9 @@ def work(
     print(f"working on {', '.join(chosen)} with {len(names)} handlers", file=sys.stderr, flush=True)
     if not modules:
         print("no handlers are configured: events will be ignored; see BILLHOOK_HANDLERS", file=sys.stderr)
-    worker = app.Worker(
-        hostname=f"billhook-{os.getpid()}@{socket.gethostname()}",
-        queues=chosen,
-        pool="prefork",
-        loglevel="WARNING",
-        quiet=True,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    )
-    assert generate.generate_task.name in app.tasks  # noqa: S101 - importing it registered every task
-    worker.start()
-    sys.exit(worker.exitcode or 0)
+    status = worker.run(runtime, chosen)
+    counted.cleanup()
+    sys.exit(status)
 
 
 def beat() -> None:
@@ -115,6 +102,8 @@ def beat() -> None:
 
 def up() -> None:
     """Run serve, work and beat together in this terminal, until Ctrl-C."""
+    from workers import database
+
     configured = settings.load()
     if configured.embedded_database:
         database.ensure_schema(configured, database.connect(configured))
@@ -138,6 +127,8 @@ def up() -> None:
 
 def migrate() -> None:
     """Bring the database's schema to this version's; safe to run again."""
+    from workers import database, logs
+
     configured = settings.load()
     logs.configure(configured)
     before, after = database.migrate(database.connect(configured))
@@ -145,6 +136,7 @@ def migrate() -> None:
 
 
 def _start(answer_within: float = 10.0) -> Any:
+    from workers import database, logs
     from workers.app import start
 
     configured = settings.load()

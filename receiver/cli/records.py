@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sqlalchemy import Engine
 
 from receiver.cli.output import CommandError, show
-from workers import database, logs, settings
-from workers.leases import utcnow
+from workers import settings
 from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
@@ -34,6 +35,8 @@ def add_to(app: typer.Typer) -> None:
 
 def open_database() -> tuple[Settings, Engine]:
     """The settings and a database whose schema is right."""
+    from workers import database, logs
+
     configured = settings.load()
     logs.configure(configured)
     engine = database.connect(configured)
@@ -85,6 +88,7 @@ def add_endpoint(
 ) -> None:
     """Add an endpoint and print its signing secret, this once."""
     from workers.delivery import endpoints
+    from workers.leases import utcnow
     from workers.vault import open_vault
 
     configured, engine = open_database()
@@ -139,6 +143,7 @@ def add_schedule(
     """Add a recurring invoice. A start in the past only anchors the rhythm."""
     from zoneinfo import ZoneInfo
 
+    from workers.leases import utcnow
     from workers.schedule.schedules import Plan, add
 
     configured, engine = open_database()

@@ -1,0 +1,46 @@
+# The two commands of a newcomer are `make demo` and `make test`; both make what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format lock clean
+
+help:
+	@echo "make demo    see the whole of Billhook at work on this machine (Ctrl-C ends it)"
+	@echo "make test    run every test: unit, integration on both databases, acceptance"
+	@echo "make check   run the linters, the type checker and the import rules"
+	@echo "make format  format the code"
+	@echo "make lock    write requirements.lock anew from pyproject.toml"
+
+demo: $(VENV)/ready
+	@$(BIN)/billhook demo
+
+test: $(VENV)/ready
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+check: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/ready
+	$(BIN)/uv export --quiet --no-header --format requirements.txt --no-emit-project --extra dev -o requirements.lock
+	rm -f uv.lock  # it names the registry that this machine uses
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Billhook needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "making the environment in $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -1,0 +1,153 @@
+"""What tests stand on: both pairs of servers, a clean database, and settings for them.
+
+A test that asks for `settings`, `engine` or `runtime` runs twice: on SQLite with the embedded server, and on
+PostgreSQL with Redis. Nothing is skipped: without either pair the run fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from tests import services
+from workers import app, database, embedded
+from workers.app import Runtime
+from workers.models import Model
+from workers.settings import Settings, Source
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One pair of servers; `database_url` None stands for a SQLite file in the state folder."""
+
+    name: str
+    database_url: str | None
+    redis_url: str
+    sqlite_template: Path | None = None
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test sees only the options it sets itself, and leaves no file behind."""
+    for name in [name for name in os.environ if name.startswith("BILLHOOK_") and not name.startswith("BILLHOOK_TEST_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server; its URL without a database."""
+    with services.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis server over TCP."""
+    with services.redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    folder = tmp_path_factory.mktemp("embedded")
+    server = embedded.ensure(folder)
+    settings = Settings(state_dir=folder)
+    engine = database.connect(settings)
+    database.migrate(engine)
+    engine.dispose()
+    return Backend("embedded", None, server.redis_url, folder / "billhook.db")
+
+
+@pytest.fixture(scope="session")
+def _servers(postgres_url: str, redis_url: str) -> Iterator[Backend]:
+    with new_database(postgres_url) as url:
+        engine = database.connect(Settings(database_url=url))  # type: ignore[arg-type]
+        database.migrate(engine)
+        engine.dispose()
+        yield Backend("servers", url, redis_url)
+
+
+class new_database:
+    """A PostgreSQL database of its own for the block; its URL."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._name = f"billhook_test_{uuid.uuid4().hex[:12]}"
+
+    def __enter__(self) -> str:
+        self._execute(f"CREATE DATABASE {self._name}")
+        return f"{self._server}/{self._name}"
+
+    def __exit__(self, *_: object) -> None:
+        self._execute(f"DROP DATABASE {self._name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(f"{self._server}/postgres", autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture(params=["embedded", "servers"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each of the two pairs in turn."""
+    chosen: Backend = request.getfixturevalue(f"_{request.param}")
+    return chosen
+
+
+SECRET = "whsec_test_secret_key_123456"
+
+
+@pytest.fixture
+def settings(backend: Backend, tmp_path: Path) -> Settings:
+    """Settings for an empty, migrated database and Redis keys of the test's own."""
+    if backend.sqlite_template is not None:
+        (tmp_path / "state").mkdir(mode=0o700)
+        shutil.copy(backend.sqlite_template, tmp_path / "state" / "billhook.db")
+    return Settings(
+        state_dir=tmp_path / "state",
+        database_url=backend.database_url,  # type: ignore[arg-type]
+        redis_url=backend.redis_url,  # type: ignore[arg-type]
+        redis_prefix=f"billhook-test-{uuid.uuid4().hex[:12]}:",
+        encryption_keys="nZ2VzT0m3Sl7H5m3kq7sVQ8n3mQ0o8r1m6Xo3yq5b3E=",  # type: ignore[arg-type]
+        sources={"shop": Source(provider="hisab", secrets=SECRET, api_key="hisab_test_key")},  # type: ignore[arg-type]
+        allow_private_endpoints=True,
+    )
+
+
+@pytest.fixture
+def runtime(settings: Settings) -> Iterator[Runtime]:
+    """This process started with `settings`: engine, Redis, Celery's configuration."""
+    started = app.start(settings)
+    # Celery keeps its connections by application; another test has other options.
+    app.app._pool = None
+    app.app.amqp._producer_pool = None
+    yield started
+    for key in started.redis.scan_iter(f"{settings.redis_prefix}*"):
+        started.redis.delete(key)
+    started.redis.close()
+    if not settings.embedded_database:
+        with database.write(started.engine) as connection:
+            tables = ", ".join(table.name for table in Model.metadata.sorted_tables)
+            connection.exec_driver_sql(f"TRUNCATE {tables} CASCADE")
+    started.engine.dispose()
+
+
+@pytest.fixture
+def engine(runtime: Runtime) -> Engine:
+    """The engine of `runtime`."""
+    return runtime.engine
+
+
+@pytest.fixture
+def redis(runtime: Runtime) -> Redis:
+    """The Redis client of `runtime`."""
+    return runtime.redis

@@ -1,0 +1,132 @@
+"""The Celery worker of `billhook work`: it stops soon, and it does not stay deaf.
+
+Two things Celery leaves to us. Its shutdown either waits for whole tasks or for a fixed time; ours asks the processes
+to hand back what they have not begun. And a connection to Redis that breaks under load can end or deafen its
+consumer (seen with 5.7: closing the broken connection fails in turn); then this process starts itself anew.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import billiard
+from celery import signals
+from celery.worker import consumer, state
+from redis import Redis, RedisError
+
+from workers.app import STOPPING, Runtime, app
+from workers.logs import log
+
+STOPS_WITHIN = 25.0
+"""Seconds that running handlers get after SIGTERM; less than the 30 s after which Kubernetes kills."""
+DEAF_AFTER = 20.0
+"""Seconds without a message, idle, while messages wait, after which the worker starts anew."""
+
+
+class Consumer(consumer.Consumer):
+    """Celery's consumer, which reconnects also when the broken connection cannot be closed."""
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        try:
+            super().on_connection_error_after_connected(exc)
+        except Exception as error:
+            log.warning(
+                "the broken connection to Redis could not be closed; reconnecting",
+                action="close_failed",
+                error=type(error).__name__,
+            )
+
+
+def run(runtime: Runtime, queues: Sequence[str]) -> int:
+    """Work until told to stop; the exit status. Does not return when the worker has to start anew."""
+    worker = app.Worker(
+        hostname=f"billhook-{os.getpid()}@{socket.gethostname()}",
+        queues=list(queues),
+        pool="prefork",
+        loglevel="WARNING",
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    keys = [f"{runtime.settings.redis_prefix}{queue}" for queue in queues]
+    Watch(lambda: _waiting(runtime.redis, keys), _idle, _start_anew).start()
+    worker.start()
+    status = int(worker.exitcode or 0)
+    if status and not STOPPING[0]:
+        log.error("the worker ended by itself; starting it anew", action="worker_ended", status=status)
+        time.sleep(1)
+        _start_anew()
+    return status
+
+
+class Watch(threading.Thread):
+    """Calls `remedy` when an idle worker has heard none of the messages that wait, for `deaf_after` seconds."""
+
+    def __init__(
+        self,
+        waiting: Callable[[], bool],
+        idle: Callable[[], bool],
+        remedy: Callable[[], object],
+        *,
+        look_every: float = 2.0,
+        deaf_after: float = DEAF_AFTER,
+    ) -> None:
+        super().__init__(name="watch", daemon=True)
+        self._waiting = waiting
+        self._idle = idle
+        self._remedy = remedy
+        self._look_every = look_every
+        self._deaf_after = deaf_after
+        self._received = time.monotonic()
+        signals.task_received.connect(self._heard)
+
+    def run(self) -> None:
+        well = time.monotonic()
+        while not STOPPING[0]:
+            time.sleep(self._look_every)
+            now = time.monotonic()
+            if not self._idle() or self._received > well or not self._waiting():
+                well = now
+            elif now - well > self._deaf_after:
+                log.error("messages wait and the worker hears none; starting it anew", action="worker_deaf")
+                self._remedy()
+                return
+
+    def _heard(self, **_: Any) -> None:
+        self._received = time.monotonic()
+
+
+def _idle() -> bool:
+    return not state.active_requests and not state.reserved_requests
+
+
+def _waiting(redis: Redis, keys: Sequence[str]) -> bool:
+    try:
+        return any(int(redis.llen(key)) for key in keys)
+    except RedisError:
+        return False  # Celery waits for Redis by itself
+
+
+def _start_anew() -> None:
+    """Replace this process by a fresh one of the same command and process id."""
+    for child in billiard.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGKILL)
+    os.execv(sys.executable, [sys.executable, "-m", "receiver.cli", *sys.argv[1:]])  # noqa: S606 - our own command
+
+
+@signals.worker_shutting_down.connect
+def _stop_soon(**_: Any) -> None:
+    # In memory that the pool's processes share: they hand back what they have not begun.
+    STOPPING[0] = 1
+    timer = threading.Timer(STOPS_WITHIN, os.kill, (os.getpid(), signal.SIGQUIT))
+    timer.daemon = True
+    timer.start()
