@@ -71,7 +71,7 @@ def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Backend:
 @pytest.fixture(scope="session")
 def _servers(postgres_url: str, redis_url: str) -> Iterator[Backend]:
     with new_database(postgres_url) as url:
-        engine = database.connect(Settings(database_url=url))  # type: ignore[arg-type]
+        engine = database.connect(Settings(database_url=url))
         database.migrate(engine)
         engine.dispose()
         yield Backend("servers", url, redis_url)
@@ -114,11 +114,11 @@ def settings(backend: Backend, tmp_path: Path) -> Settings:
         shutil.copy(backend.sqlite_template, tmp_path / "state" / "billhook.db")
     return Settings(
         state_dir=tmp_path / "state",
-        database_url=backend.database_url,  # type: ignore[arg-type]
-        redis_url=backend.redis_url,  # type: ignore[arg-type]
+        database_url=backend.database_url,
+        redis_url=backend.redis_url,
         redis_prefix=f"billhook-test-{uuid.uuid4().hex[:12]}:",
-        encryption_keys="nZ2VzT0m3Sl7H5m3kq7sVQ8n3mQ0o8r1m6Xo3yq5b3E=",  # type: ignore[arg-type]
-        sources={"shop": Source(provider="hisab", secrets=SECRET, api_key="hisab_test_key")},  # type: ignore[arg-type]
+        encryption_keys="nZ2VzT0m3Sl7H5m3kq7sVQ8n3mQ0o8r1m6Xo3yq5b3E=",
+        sources={"shop": Source(provider="hisab", secrets=SECRET, api_key="hisab_test_key")},
         allow_private_endpoints=True,
     )
 
@@ -128,8 +128,8 @@ def runtime(settings: Settings) -> Iterator[Runtime]:
     """This process started with `settings`: engine, Redis, Celery's configuration."""
     started = app.start(settings)
     # Celery keeps its connections by application; another test has other options.
-    app.app._pool = None
-    app.app.amqp._producer_pool = None
+    app.app.close()
+    vars(app.app).pop("amqp", None)
     yield started
     for key in started.redis.scan_iter(f"{settings.redis_prefix}*"):
         started.redis.delete(key)

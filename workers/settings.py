@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     worker_processes: PositiveInt = Field(2, description="Processes that one worker runs handlers in.")
     worker_memory_mb: PositiveInt = Field(512, description="A worker process above this size is replaced, in MiB.")
     max_starts: PositiveInt = Field(
-        5, description="Starts without an end (the process died) after which a run or delivery is given up."
+        5, description="Starts without an end (the process died) after which a run is given up."
     )
     lease_grace: PositiveFloat = Field(
         15.0, description="Seconds beyond its timeout after which work of a silent process is given to another."
@@ -308,8 +308,8 @@ def options(settings: Settings) -> list[Option]:
         rows.append(
             Option(
                 variable=variable,
-                value=_shown(getattr(settings, name)),
-                default=_shown(default),
+                value=shown(getattr(settings, name)),
+                default=shown(default),
                 help=field.description or "",
                 origin=", ".join(origins) or "default",
             )
@@ -323,14 +323,15 @@ def unknown_variables() -> list[str]:
     return sorted(name for name, _ in _environment(os.environ) if name.split("__")[0] not in known)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as people read it; secrets masked."""
     match value:
         case None:
             return ""
         case SecretStr():
             return "********"
         case tuple():
-            return ", ".join(_shown(item) for item in value)
+            return ", ".join(shown(item) for item in value)
         case dict():
             return "; ".join(
                 f"{name} ({source.provider}, {len(source.secrets)} secrets)" for name, source in value.items()

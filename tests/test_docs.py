@@ -1,0 +1,83 @@
+"""The documents say what the code does. `python -m tests.test_docs` writes the README's table of settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import typer
+from prometheus_client.metrics import MetricWrapperBase
+
+from workers import metrics
+from workers.settings import Settings, Source, shown
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+_TABLE = re.compile(r"(<!-- settings: [^>]*-->\n)(.*?)(<!-- /settings -->)", re.DOTALL)
+
+
+def settings_table() -> str:
+    """The options, then those of one source, as Markdown."""
+    lines = ["| option | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = shown(field.get_default(call_default_factory=True))
+        lines.append(f"| `BILLHOOK_{name.upper()}` | {f'`{default}`' if default else ''} | {field.description} |")
+    lines += [
+        "",
+        "Each source has these; `shop` stands for its name.",
+        "",
+        "| option | default | what it is |",
+        "|---|---|---|",
+    ]
+    for name, field in Source.model_fields.items():
+        default = "" if field.is_required() else shown(field.get_default())
+        lines.append(
+            f"| `BILLHOOK_SOURCES__SHOP__{name.upper()}` | {f'`{default}`' if default else ''} | {field.description} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def test_the_readme_lists_every_option_with_its_default_and_help() -> None:
+    found = _TABLE.search(README.read_text())
+
+    assert found is not None
+    assert found[2] == settings_table(), "run: python -m tests.test_docs"
+
+
+def test_the_readmes_handler_is_registered_as_it_stands(tmp_path: Path) -> None:
+    from handlers import registry
+
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert code is not None
+    (tmp_path / "receipts.py").write_text(code[1])
+
+    registry.load([str(tmp_path / "receipts.py")])
+
+    assert registry.REGISTRY.get("receipts.send_receipt") is not None
+
+
+def test_every_command_is_told_of_in_the_documents() -> None:
+    from receiver.cli import app
+
+    text = README.read_text() + (ROOT / "docs" / "architecture.md").read_text()
+    command = typer.main.get_command(app)
+
+    assert [name for name in command.commands if f"billhook {name}" not in text] == []  # type: ignore[attr-defined]
+
+
+def test_every_metric_is_told_of_in_the_documents() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    declared = [value._name for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+
+    assert len(declared) > 5
+    assert [name for name in declared if f"`{name}" not in text] == []
+
+
+def test_every_link_to_a_file_of_ours_leads_somewhere() -> None:
+    for document in (README, *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+if __name__ == "__main__":
+    README.write_text(_TABLE.sub(lambda found: found[1] + settings_table() + found[3], README.read_text()))
