@@ -60,7 +60,7 @@ class Context:
     def client(self, source: str | None = None) -> Any:
         """The API client of the event's source, or of another one by its name.
 
-        Raises ProviderError where that source has no API key.
+        Raises ProviderUnavailable where that source has no API key.
         """
         return self.clients(source)
 

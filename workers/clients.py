@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers.errors import ProviderError
+from handlers.errors import ProviderUnavailable
 from handlers.providers import PROVIDERS
 from workers.settings import Settings
 
@@ -17,7 +17,10 @@ class Clients:
         self._clients: dict[str, Any] = {}
 
     def get(self, name: str) -> Any:
-        """The client of the source `name`. Raises ProviderError when there is none, or it has no API key."""
+        """The client of the source `name`.
+
+        Raises ProviderUnavailable when there is none or it has no API key: once that is set, the same call succeeds.
+        """
         if name not in self._clients:
             self._clients[name] = self._make(name)
         return self._clients[name]
@@ -25,9 +28,9 @@ class Clients:
     def _make(self, name: str) -> Any:
         source = self._settings.sources.get(name)
         if source is None:
-            raise ProviderError("NO_SOURCE", f"there is no source {name!r} in the settings")
+            raise ProviderUnavailable("NO_SOURCE", f"there is no source {name!r} in the settings")
         if source.api_key is None:
             variable = f"BILLHOOK_SOURCES__{name.upper()}__API_KEY"
-            raise ProviderError("NO_API_KEY", f"the source {name!r} has no API key: set {variable}")
+            raise ProviderUnavailable("NO_API_KEY", f"the source {name!r} has no API key: set {variable}")
         options = {"api_url": source.api_url} if source.api_url else {}
         return PROVIDERS[source.provider].client(api_key=source.api_key.get_secret_value(), **options)

@@ -44,5 +44,7 @@ def configure(settings: Settings) -> None:
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("billhook").setLevel(settings.log_level.upper())
+    # Whoever sends garbage would fill the log with warnings about it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     # Celery's trace logger would repeat each of our own lines, and its errors carry arguments.
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)

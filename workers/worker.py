@@ -13,11 +13,14 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import billiard
 from celery import signals
+from celery.apps import worker as celery_worker
+from celery.exceptions import SecurityWarning
 from celery.worker import consumer, state
 from redis import Redis, RedisError
 
@@ -44,8 +47,16 @@ class Consumer(consumer.Consumer):
             )
 
 
-def run(runtime: Runtime, queues: Sequence[str]) -> int:
-    """Work until told to stop; the exit status. Does not return when the worker has to start anew."""
+def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) -> int:
+    """Work until told to stop; the exit status. Does not return when the worker has to start anew.
+
+    `ready` is called once messages are being taken.
+    """
+    signals.worker_ready.connect(lambda **_: ready(), weak=False)
+    # It writes to the terminal past every log, from within a signal handler.
+    celery_worker.safe_say = lambda *_: None  # type: ignore[attr-defined]
+    # Celery warns of root because of pickle, which we never read.
+    warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
         hostname=f"billhook-{os.getpid()}@{socket.gethostname()}",
         queues=list(queues),
@@ -59,6 +70,7 @@ def run(runtime: Runtime, queues: Sequence[str]) -> int:
     keys = [f"{runtime.settings.redis_prefix}{queue}" for queue in queues]
     Watch(lambda: _waiting(runtime.redis, keys), _idle, _start_anew).start()
     worker.start()
+    log.info("the worker has stopped", action="worker_stopped")
     status = int(worker.exitcode or 0)
     if status and not STOPPING[0]:
         log.error("the worker ended by itself; starting it anew", action="worker_ended", status=status)
@@ -120,7 +132,7 @@ def _start_anew() -> None:
     for child in billiard.active_children():
         if child.pid is not None:
             os.kill(child.pid, signal.SIGKILL)
-    os.execv(sys.executable, [sys.executable, "-m", "receiver.cli", *sys.argv[1:]])  # noqa: S606 - our own command
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "receiver.cli", *sys.argv[1:]])  # noqa: S606 - our own command
 
 
 @signals.worker_shutting_down.connect

@@ -67,9 +67,16 @@ def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
     console().print(table)
 
 
+class Output(Console):
+    """Rich's console, which leaves it to the command what a reader that has gone means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """A console that writes plain, unwrapped text where there is no terminal."""
-    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240, highlight=False)
+    return Output(soft_wrap=True, width=None if sys.stdout.isatty() else 240, highlight=False)
 
 
 def _plain(value: object) -> object:

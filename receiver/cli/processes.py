@@ -64,25 +64,27 @@ def work(
     ] = "events,deliveries,schedules",
 ) -> None:
     """Run handlers, deliver messages, generate invoices."""
-    from workers.app import QUEUES
-
-    chosen = [queue.strip() for queue in queues.split(",")]
-    if unknown := [queue for queue in chosen if queue not in QUEUES]:
-        raise CommandError(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
     # Read when the metrics are imported: what the worker's processes count is added up from files in here.
     counted = tempfile.TemporaryDirectory(prefix="billhook-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = counted.name
     from handlers import registry
     from workers import worker
+    from workers.app import QUEUES
+    from workers.vault import open_vault
 
+    chosen = [queue.strip() for queue in queues.split(",")]
+    if unknown := [queue for queue in chosen if queue not in QUEUES]:
+        raise CommandError(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
     runtime = _start()
+    if "deliveries" in chosen:
+        open_vault(runtime.settings)  # better refused here than found out by the first message
     modules = registry.load(runtime.settings.handlers)
     _serve_metrics(runtime.settings)
     names = [handler.name for handler in registry.REGISTRY]
-    print(f"working on {', '.join(chosen)} with {len(names)} handlers", file=sys.stderr, flush=True)
     if not modules:
         print("no handlers are configured: events will be ignored; see BILLHOOK_HANDLERS", file=sys.stderr)
-    status = worker.run(runtime, chosen)
+    line = f"working on {', '.join(chosen)} with {len(names)} handlers"
+    status = worker.run(runtime, chosen, lambda: print(line, file=sys.stderr, flush=True))
     counted.cleanup()
     sys.exit(status)
 
@@ -108,7 +110,7 @@ def up() -> None:
     if configured.embedded_database:
         database.ensure_schema(configured, database.connect(configured))
     commands = ("serve", "work", "beat")
-    children = {name: subprocess.Popen([sys.executable, "-m", "receiver.cli", name]) for name in commands}
+    children = {name: subprocess.Popen([sys.executable, "-P", "-m", "receiver.cli", name]) for name in commands}
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: stopping.append(number))

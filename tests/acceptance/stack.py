@@ -63,7 +63,7 @@ class Stack:
                     start_new_session=True,
                 )
         if "serve" in names:
-            await_(self._receives, "the receiver answers")
+            await_(self.receives, "the receiver answers")
 
     def kill(self, name: str) -> None:
         """SIGKILL a process with all its children."""
@@ -123,8 +123,9 @@ class Stack:
         with database.read(self.engine) as connection:
             return connection.execute(statement).scalar_one()
 
-    def _receives(self) -> bool:
-        assert self.processes["serve"].poll() is None, self.log("serve")
+    def receives(self) -> bool:
+        """Whether the receiver is ready."""
+        assert "serve" not in self.processes or self.processes["serve"].poll() is None, self.log("serve")
         try:
             return httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200
         except httpx.HTTPError:

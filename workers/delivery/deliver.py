@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import version
 
@@ -25,10 +25,13 @@ from workers.leases import Clock, utcnow
 from workers.logs import log
 from workers.metrics import ATTEMPTS, RUNG_AGAIN
 from workers.models import AnyRow, Attempt, Delivery, Endpoint, Message
-from workers.vault import decrypt, open_vault
+from workers.vault import VaultError, decrypt, open_vault
 
 _ROUNDS = -(-CHUNK // IN_FLIGHT)
 """How often in a row one batch may have to wait for the slowest of its exchanges."""
+
+
+UNREADABLE_WAIT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +53,10 @@ class Prepared:
 
     row: AnyRow
     message_id: str
-    body: bytes
+    body: bytes = field(repr=False)
     endpoint_id: str
-    url: str
-    secret: str
+    url: str = field(repr=False)
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,14 @@ def _claim(courier: Courier, delivery_ids: Sequence[str]) -> list[Prepared]:
             if detail.status != "enabled":
                 leases.finish(connection, Delivery, row, status="cancelled", ended_at=courier.clock())
                 continue
-            prepared.append(
-                Prepared(
-                    row, row.message_id, detail.body, row.endpoint_id, detail.url, decrypt(courier.vault, detail.secret)
-                )
-            )
+            try:
+                secret = decrypt(courier.vault, detail.secret)
+            except VaultError as error:
+                # A matter of the settings, not of the endpoint: no attempt is spent, and the others go out.
+                log.error(str(error), action="secret_unreadable", endpoint_id=row.endpoint_id, delivery_id=row.id)
+                leases.wait(connection, Delivery, row, until=courier.clock() + UNREADABLE_WAIT)
+                continue
+            prepared.append(Prepared(row, row.message_id, detail.body, row.endpoint_id, detail.url, secret))
         return prepared
 
 
@@ -152,7 +158,7 @@ def _record(courier: Courier, connection: Connection, one: Prepared, answer: Ans
         "id": ids.new("att"),
         "delivery_id": one.row.id,
         "number": number,
-        "started_at": now - timedelta(milliseconds=answer.duration_ms),
+        "started_at": datetime.fromtimestamp(answer.started, UTC),
         "duration_ms": answer.duration_ms,
         "status": answer.status,
         "error": answer.error,

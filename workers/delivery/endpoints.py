@@ -14,7 +14,6 @@ from handlers.errors import BillhookError
 from handlers.registry import valid_pattern
 from handlers.signing import STANDARD, key_bytes
 from workers import database, ids
-from workers.delivery import egress
 from workers.models import AnyRow, Endpoint
 
 SECRET_BYTES = 32
@@ -39,6 +38,8 @@ def add(
 
     Raises EndpointError.
     """
+    from workers.delivery import egress  # it needs the HTTP client, which listing endpoints does not
+
     try:
         egress.check_url(url, private=allow_private)
     except egress.Refused as error:

@@ -77,6 +77,8 @@ class Answer:
     """Seconds from the end of the exchange, 0 to a day."""
     error: Error | None = None
     detail: str = ""
+    started: float = 0.0
+    """When the exchange began, in Unix seconds."""
 
     @property
     def ok(self) -> bool:
@@ -164,7 +166,7 @@ class Sender:
 
     async def _exchange(self, wires: _Wires, request: Request) -> Answer:
         async with wires.slots:
-            started = time.perf_counter()
+            began, started = self._now(), time.perf_counter()
             heard = _Heard()
             error: Error | None = None
             try:
@@ -180,6 +182,7 @@ class Sender:
                 retry_after=heard.retry_after,
                 error=error,
                 detail=detail,
+                started=began,
             )
 
     async def _converse(self, wires: _Wires, request: Request, heard: _Heard) -> None:

@@ -127,13 +127,20 @@ def generate(generator: Generator, occurrence_ids: Sequence[str]) -> list[str]:
 
 
 def _generate(generator: Generator, row: AnyRow, schedule: AnyRow) -> list[str]:
+    if row.starts - row.attempts > generator.settings.max_starts:
+        died = f"its process died {generator.settings.max_starts} times while it was generated"
+        return _end(generator, row, schedule, error=ProviderError("DIED", died))
     try:
         invoicing = _invoicing(generator, schedule.source)
         invoice = _issue(generator, invoicing, row, schedule)
-    except ProviderUnavailable as error:
-        return _postpone(generator, row, schedule, error)
     except ProviderError as error:
+        # A key that was revoked is replaced by a person; the invoice must not be lost meanwhile.
+        if isinstance(error, ProviderUnavailable) or error.status in {401, 403}:
+            return _postpone(generator, row, schedule, error)
         return _end(generator, row, schedule, error=error)
+    except Exception as error:  # a fault of ours: it must not keep the other occurrences of the batch waiting
+        log.exception("generating failed", action="generation_failed", occurrence_id=row.id)
+        return _postpone(generator, row, schedule, ProviderError("UNEXPECTED", type(error).__name__))
     return [] if invoice is None else _end(generator, row, schedule, invoice=invoice)
 
 
@@ -187,7 +194,7 @@ def _note(generator: Generator, row: AnyRow, **values: Any) -> bool:
         return connection.execute(statement).rowcount == 1
 
 
-def _postpone(generator: Generator, row: AnyRow, schedule: AnyRow, error: ProviderUnavailable) -> list[str]:
+def _postpone(generator: Generator, row: AnyRow, schedule: AnyRow, error: ProviderError) -> list[str]:
     if row.attempts >= RETRIES:
         return _end(generator, row, schedule, error=error)
     attempt = row.attempts + 1
@@ -196,7 +203,7 @@ def _postpone(generator: Generator, row: AnyRow, schedule: AnyRow, error: Provid
     with database.write(generator.engine) as connection:
         leases.wait(connection, Occurrence, row, until=generator.clock() + wait, attempts=attempt, error=str(error))
     log.warning(
-        "the provider is unavailable; the invoice is generated later",
+        "the invoice could not be generated; it is tried again later",
         action="occurrence_postponed",
         occurrence_id=row.id,
         attempt=attempt,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from handlers.invoicing import Draft, Invoice
 from handlers.providers.hisab.client import HisabClient
+from handlers.providers.http import bad_answer
 
 
 class HisabInvoicing:
@@ -20,8 +21,10 @@ class HisabInvoicing:
             customer_id=draft.customer_id, date_from=draft.issue_date, date_to=draft.issue_date
         )
         for resource in listed:
-            if draft.marker in (resource.get("internal_notes") or ""):
-                return _invoice(resource)
+            # Whether a listed invoice carries its internal notes is not documented.
+            whole = resource if "internal_notes" in resource else self._invoices.get(resource["id"])
+            if draft.marker in (whole.get("internal_notes") or ""):
+                return _invoice(whole)
         return None
 
     def create(self, draft: Draft) -> Invoice:
@@ -53,10 +56,13 @@ _NUMBERS = ("quantity", "unit_price", "tax_rate")
 
 
 def _invoice(resource: dict[str, Any]) -> Invoice:
-    return Invoice(
-        id=resource["id"],
-        number=resource.get("invoice_number"),
-        status=resource["status"],
-        total=Decimal(resource["total"]),
-        currency=resource.get("currency") or "MAD",
-    )
+    try:
+        return Invoice(
+            id=resource["id"],
+            number=resource.get("invoice_number"),
+            status=resource["status"],
+            total=Decimal(resource["total"]),
+            currency=resource.get("currency") or "MAD",
+        )
+    except (KeyError, TypeError, InvalidOperation):
+        raise bad_answer("it is not an invoice") from None
