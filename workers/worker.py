@@ -8,6 +8,7 @@ consumer (seen with 5.7: closing the broken connection fails in turn); then this
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -132,6 +133,7 @@ def _start_anew() -> None:
     for child in billiard.active_children():
         if child.pid is not None:
             os.kill(child.pid, signal.SIGKILL)
+    shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
     os.execv(sys.executable, [sys.executable, "-P", "-m", "receiver.cli", *sys.argv[1:]])  # noqa: S606 - our own command
 
 

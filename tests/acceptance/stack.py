@@ -56,7 +56,7 @@ class Stack:
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "receiver.cli", name],
-                    env=self._environment(),
+                    env=self.environ,
                     cwd=self.folder,
                     stdout=log,
                     stderr=log,
@@ -87,7 +87,7 @@ class Stack:
         """Run a command to its end."""
         return subprocess.run(
             [sys.executable, "-m", "receiver.cli", *arguments],
-            env=self._environment(),
+            env=self.environ,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -131,7 +131,9 @@ class Stack:
         except httpx.HTTPError:
             return False
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of its processes."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")}
         return {
             **inherited,

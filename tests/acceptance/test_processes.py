@@ -123,6 +123,39 @@ def test_up_stops_everything_when_one_of_them_cannot_start(embedded_stack: Stack
     assert "Traceback" not in ended.stderr
 
 
+DEAF = """
+import sys
+from workers import worker
+
+# A worker that takes itself for idle and unheard: what a broken connection can make of it.
+worker._idle = worker._waiting = lambda *_: True
+worker.Watch._heard = lambda *_, **__: None
+worker.Watch.__init__.__kwdefaults__["deaf_after"] = 1.0
+sys.argv[1:] = ["work"]
+from receiver.cli import main
+main()
+"""
+
+
+def test_a_worker_that_has_gone_deaf_starts_itself_anew_under_the_same_process_id(stack: Stack) -> None:
+    (stack.folder / "my_handlers.py").write_text(HANDLERS)
+    stack.start("serve", "beat")
+    with (stack.folder / "deaf.log").open("wb") as log:
+        deaf = subprocess.Popen(
+            [sys.executable, "-c", DEAF], env=stack.environ, cwd=stack.folder, stderr=log, start_new_session=True
+        )
+    stack.processes["deaf"] = deaf
+    await_(lambda: stack.log("deaf").count("working on") == 2, "it has started anew")
+
+    request = delivery(1, "customer.created")
+    httpx.post(f"{stack.url}/webhooks/shop", content=request.body, headers=request.headers)
+
+    await_(lambda: stack.events("processed") == 1, "it works again")
+    assert deaf.poll() is None
+    deaf.send_signal(signal.SIGTERM)
+    assert deaf.wait(20) == 0
+
+
 def test_worker_and_beat_serve_their_metrics(stack: Stack) -> None:
     (stack.folder / "my_handlers.py").write_text(HANDLERS)
     port = free_port()
