@@ -14,6 +14,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+CLOSE = (b"connection", b"close")
+"""For answers that are given before the request was read to its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A complete response."""

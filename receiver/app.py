@@ -13,12 +13,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver import health
-from receiver.answers import Receive, Scope, Send
+from receiver.answers import CLOSE, Receive, Scope, Send, failure
 from receiver.gather import Gatherer
 from receiver.webhooks import PREFIX, Webhooks
 from workers import inbox
 from workers.app import Runtime
 from workers.inbox import Arrival, Outcome, Window
+
+_NO_UPGRADE = failure(400, "BAD_REQUEST", "send the request without an Upgrade header", CLOSE)
 
 
 class Receiver:
@@ -29,7 +31,10 @@ class Receiver:
         self._router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+        if scope["type"] == "http" and any(name == b"upgrade" for name, _ in scope["headers"]):
+            # The parser takes what follows such an offer for another request, body or not.
+            await _NO_UPGRADE.send(send)
+        elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
             await self._webhooks(scope, receive, send)
         else:
             await self._router(scope, receive, send)
@@ -63,6 +68,7 @@ def create_app(runtime: Runtime) -> Receiver:
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
+    router.router.redirect_slashes = False
     router.state.runtime = runtime
     return Receiver(Webhooks(settings, gatherer), router)
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from workers import database
 from workers.inbox import Arrival, Outcome
@@ -19,6 +20,10 @@ from workers.metrics import ACCEPT_SECONDS, BATCH_SIZE
 
 LARGEST = 256
 """Rows of one commit; beyond it the rows cost more than the commit."""
+
+
+CLOSES_WITHIN = 10.0
+"""Seconds that commits and announcements under way get at the end."""
 
 
 class Overloaded(Exception):
@@ -52,6 +57,8 @@ class Gatherer:
         self._committing = False
         self._new: list[Arrival] = []
         self._announcing = False
+        self._quiet = asyncio.Event()
+        """Set each time that a commit or an announcement has ended."""
         self._committer = ThreadPoolExecutor(1, "commit")
         self._announcer = ThreadPoolExecutor(1, "announce")
 
@@ -67,8 +74,13 @@ class Gatherer:
 
     async def close(self) -> None:
         """Let what is under way finish, then end the threads."""
-        await asyncio.to_thread(self._committer.shutdown)
-        await asyncio.to_thread(self._announcer.shutdown)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSES_WITHIN):
+                while self._waiting or self._committing or self._announcing:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        self._committer.shutdown(wait=False)
+        self._announcer.shutdown(wait=False)
 
     def _start(self) -> None:
         count = min(len(self._waiting), LARGEST)
@@ -101,6 +113,7 @@ class Gatherer:
 
     def _finish(self, batch: list[Waiting], results: list[Outcome | Exception]) -> None:
         self._committing = False
+        self._quiet.set()
         if self._waiting:
             self._start()
         new = []
@@ -122,7 +135,10 @@ class Gatherer:
     def _announce_new(self, loop: asyncio.AbstractEventLoop) -> None:
         # What is committed meanwhile joins the next round: one message then rings for several batches.
         new, self._new = self._new, []
-        self._announce(new)
+        try:
+            self._announce(new)
+        except Exception:  # what was not announced is swept up; what comes next must still be announced
+            log.exception("could not announce deliveries; the sweep will ring", action="announce_failed")
         log.info("accepted", action="accepted", event_ids=[arrival.event.id for arrival in new])
         loop.call_soon_threadsafe(self._announced, loop)
 
@@ -131,3 +147,4 @@ class Gatherer:
             self._announcer.submit(self._announce_new, loop)
         else:
             self._announcing = False
+            self._quiet.set()

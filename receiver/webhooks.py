@@ -29,7 +29,7 @@ from prometheus_client import Counter
 from handlers.errors import ParseError, VerificationError
 from handlers.event import Headers
 from handlers.providers import PROVIDERS, Provider
-from receiver.answers import Answer, Receive, Scope, Send, failure, success
+from receiver.answers import CLOSE, Answer, Receive, Scope, Send, failure, success
 from receiver.gather import Gatherer, Overloaded, Unavailable
 from receiver.throttle import Throttle
 from workers import ids
@@ -41,7 +41,6 @@ from workers.settings import Settings
 PREFIX = "/webhooks/"
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
-_CLOSE = (b"connection", b"close")
 _KEPT = frozenset({b"user-agent", b"content-type"})
 
 
@@ -132,15 +131,13 @@ class Webhooks:
                     raise self._too_large()
             elif name == b"content-encoding":
                 if value.strip().lower() not in {b"", b"identity"}:
-                    raise Refused(
-                        "encoding", failure(415, "UNSUPPORTED_ENCODING", "send the body uncompressed", _CLOSE)
-                    )
+                    raise Refused("encoding", failure(415, "UNSUPPORTED_ENCODING", "send the body uncompressed", CLOSE))
             elif name == b"host":
                 hosts += 1
         if size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
-            raise Refused("headers", failure(431, "HEADERS_TOO_LARGE", "too many or too large headers", _CLOSE))
+            raise Refused("headers", failure(431, "HEADERS_TOO_LARGE", "too many or too large headers", CLOSE))
         if hosts != 1:
-            raise Refused("host", failure(400, "BAD_REQUEST", "a request has one Host header", _CLOSE))
+            raise Refused("host", failure(400, "BAD_REQUEST", "a request has one Host header", CLOSE))
 
     async def _read(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
@@ -160,12 +157,12 @@ class Webhooks:
                         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
             raise Refused(
-                "timeout", failure(408, "REQUEST_TIMEOUT", f"the body took over {self._read_timeout:g} s", _CLOSE)
+                "timeout", failure(408, "REQUEST_TIMEOUT", f"the body took over {self._read_timeout:g} s", CLOSE)
             ) from None
 
     def _too_large(self) -> Refused:
         message = f"the body exceeds {self._max_body} bytes"
-        return Refused("too_large", failure(413, "PAYLOAD_TOO_LARGE", message, _CLOSE))
+        return Refused("too_large", failure(413, "PAYLOAD_TOO_LARGE", message, CLOSE))
 
     def _verify(self, sender: Sender, scope: Scope, headers: Headers, body: bytes, now: float) -> Arrival:
         try:

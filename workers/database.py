@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from handlers.errors import BillhookError
 from workers.models import Model
-from workers.settings import Settings
+from workers.settings import Settings, SettingsError
 
 SCHEMA = "0001"
 """The revision this code works with: the newest file in `migrations/versions`."""
@@ -40,13 +40,21 @@ def connect(settings: Settings) -> Engine:
         pool_size=5,
         max_overflow=10,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 5, "tcp_user_timeout": 10_000, "application_name": "billhook"},
+        connect_args={
+            "connect_timeout": 5,
+            "tcp_user_timeout": 10_000,
+            "application_name": "billhook",
+            "options": "-c timezone=UTC",  # in another zone some moments would be beyond what Python can hold
+        },
     )
 
 
 def _sqlite(settings: Settings) -> Engine:
     if settings.embedded_database:
-        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"BILLHOOK_STATE_DIR: cannot use {settings.state_dir}: {error.strerror}") from None
     # The driver's own BEGIN is deferred: two writers that both read first would fail rather than wait.
     engine = create_engine(settings.sqlalchemy_url, connect_args={"isolation_level": None, "timeout": 15.0})
 

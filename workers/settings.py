@@ -14,8 +14,10 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
 import orjson
 from pydantic import (
@@ -24,7 +26,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -78,19 +79,53 @@ def _names(value: dict[str, Source]) -> dict[str, Source]:
 
 
 def _database(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "sqlite:///")):
+    parts = _url(value)
+    if parts.scheme in {"postgresql", "postgresql+psycopg"}:
+        # Where something is missing, PostgreSQL's client would fall back to defaults that nobody meant.
+        if not (parts.hostname or "host=" in parts.query) or parts.path in {"", "/"}:
+            raise ValueError("names no host, or no database")
+    elif parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
         raise ValueError("not a postgresql:// or sqlite:/// URL")
     return value
 
 
 def _redis(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+    parts = _url(value)
+    database = parts.path.removeprefix("/")
+    if parts.scheme in {"redis", "rediss"}:
+        if not parts.hostname:
+            raise ValueError("names no host")
+        if database and not (database.isascii() and database.isdigit()):
+            raise ValueError("behind the host stands the number of a database, or nothing")
+    elif parts.scheme != "unix" or not database:
         raise ValueError("not a redis://, rediss:// or unix:// URL")
+    return value
+
+
+def _url(value: SecretStr) -> SplitResult:
+    """The parts of a URL, checked without quoting any: one of them may be a password in the wrong place."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        misplaced = parts.netloc.count("@") > 1 or parts.port == 0
+    except ValueError:
+        raise ValueError("not a URL: the host or the port is malformed") from None
+    if misplaced or parts.fragment or any(character.isspace() for character in value.get_secret_value()):
+        raise ValueError("not a URL: write @ in a password as %40, # as %23, and a space as %20")
+    return parts
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError(f"{network!r} is no IP address or network") from None
     return value
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_items)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 
 
@@ -145,11 +180,11 @@ class Settings(BaseSettings):
     handlers: Names = Field((), description="Modules or files (globs too) with handler functions, separated by commas.")
 
     listen: Address = Field("127.0.0.1:8000", description="Where the receiver listens: host:port.")
-    trusted_proxies: Names = Field(
+    trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
         (), description="Addresses or networks whose X-Forwarded-For is believed, separated by commas."
     )
     max_body_bytes: PositiveInt = Field(1_048_576, description="Largest body of a delivery, in bytes; 413 above it.")
-    read_timeout: PositiveFloat = Field(10.0, description="Seconds a sender may take to send its body; 408 after it.")
+    read_timeout: Seconds = Field(10.0, description="Seconds a sender may take to send its body; 408 after it.")
     max_waiting: PositiveInt = Field(5_000, description="Deliveries that may wait for the database; 503 above it.")
     failed_verifications: PositiveInt = Field(
         120, description="Failing deliveries answered 401 a minute for one source and address; 429 above it."
@@ -160,13 +195,13 @@ class Settings(BaseSettings):
     max_starts: PositiveInt = Field(
         5, description="Starts without an end (the process died) after which a run is given up."
     )
-    lease_grace: PositiveFloat = Field(
+    lease_grace: Seconds = Field(
         15.0, description="Seconds beyond its timeout after which work of a silent process is given to another."
     )
-    sweep_interval: PositiveFloat = Field(1.0, description="Seconds between looks for work that is due.")
-    schedule_interval: PositiveFloat = Field(5.0, description="Seconds between looks for schedules that are due.")
+    sweep_interval: Seconds = Field(1.0, description="Seconds between looks for work that is due.")
+    schedule_interval: Seconds = Field(5.0, description="Seconds between looks for schedules that are due.")
 
-    delivery_timeout: PositiveFloat = Field(20.0, description="Seconds one attempt may take, from connect to answer.")
+    delivery_timeout: Seconds = Field(20.0, description="Seconds one attempt may take, from connect to answer.")
     allow_private_endpoints: bool = Field(
         False, description="Send to private and loopback addresses too: true or false."
     )
@@ -263,9 +298,9 @@ def load() -> Settings:
 def _explain(error: ValidationError) -> str:
     """The first complaint, as `BILLHOOK_LISTEN: not host:port. Where …`; never the value, it may be secret."""
     first = error.errors(include_url=False, include_input=False)[0]
-    location = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
-    # A list's index is no part of a variable's name.
-    variable = PREFIX + "__".join(part for part in location if not part.isdigit()).upper()
+    # A list's index, which is a number, is no part of a variable's name.
+    location = [part for part in first["loc"] if isinstance(part, str) and not part.startswith("function-")]
+    variable = PREFIX + "__".join(location).upper()
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], [*Settings.model_fields, *Source.model_fields], n=1)
         hint = f"did you mean {near[0]}?" if near else "see `billhook settings`"
@@ -297,12 +332,8 @@ def options(settings: Settings) -> list[Option]:
     rows = []
     for name, field in Settings.model_fields.items():
         variable = PREFIX + name.upper()
-        origins = sorted(
-            f"{plain}_FILE" if f"{plain}_FILE" in os.environ else plain
-            for plain in given
-            if plain == variable or plain.startswith(variable + "__")
-        )
-        if name in toml:
+        origins = sorted(_as_set(plain) for plain in given if plain == variable or plain.startswith(variable + "__"))
+        if name in toml and (name == "sources" or not origins):  # sources are merged, one by one
             origins.append(str(toml_path()))
         default = field.get_default(call_default_factory=True)
         rows.append(
@@ -320,7 +351,11 @@ def options(settings: Settings) -> list[Option]:
 def unknown_variables() -> list[str]:
     """Variables that start like ours and are none; Kubernetes sets some for a Service named billhook."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    return sorted(name for name, _ in _environment(os.environ) if name.split("__")[0] not in known)
+    return sorted(_as_set(name) for name, _ in _environment(os.environ) if name.split("__")[0] not in known)
+
+
+def _as_set(variable: str) -> str:
+    return f"{variable}_FILE" if f"{variable}_FILE" in os.environ else variable
 
 
 def shown(value: object) -> str:

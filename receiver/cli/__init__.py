@@ -7,7 +7,6 @@ import sys
 import traceback
 
 import typer
-from click.exceptions import Abort
 
 from receiver.cli import processes, records, tools
 from receiver.cli.output import Failure
@@ -27,12 +26,8 @@ def main() -> None:
     """Run a command; whatever goes wrong is one line on stderr and an exit status."""
     try:
         app()
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         failure = Failure.of(error)
         print(f"billhook: {failure.message}", file=sys.stderr)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from handlers.errors import BillhookError
 from workers.embedded import EmbeddedError
@@ -34,44 +36,61 @@ class Failure:
     @classmethod
     def of(cls, error: Exception) -> Self:
         """What to say about any exception, in one line and without a secret."""
-        if isinstance(error, SettingsError):
-            return cls(str(error), WRONG_USE)
-        if isinstance(error, (BillhookError, EmbeddedError)):
-            return cls(str(error), FAILED)
-        from sqlalchemy.exc import DBAPIError, OperationalError
+        message, status = _explain(error)
+        return cls(" ".join(message.split()), status)
 
-        if isinstance(error, OperationalError):
-            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
-            return cls(f"the database does not answer: {reason}; see BILLHOOK_DATABASE_URL", FAILED)
-        if isinstance(error, DBAPIError):  # its text would repeat the statement's values
-            return cls(f"the database refused: {type(error.orig).__name__}", FAILED)
-        return cls(
-            f"unexpected {type(error).__name__}: {error}; BILLHOOK_LOG_LEVEL=debug shows where. Please report it.",
-            FAILED,
-        )
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, SettingsError):
+        return str(error), WRONG_USE
+    if isinstance(error, (BillhookError, EmbeddedError)):
+        return str(error), FAILED
+    from sqlalchemy.exc import DBAPIError, OperationalError
+
+    if isinstance(error, OperationalError):
+        reason = str(error.orig).strip().partition("\n")[0] or "no answer"
+        return f"the database does not answer: {reason}; see BILLHOOK_DATABASE_URL", FAILED
+    if isinstance(error, DBAPIError):  # its text would repeat the statement's values
+        return f"the database refused: {type(error.orig).__name__}; see BILLHOOK_DATABASE_URL", FAILED
+    where = "BILLHOOK_LOG_LEVEL=debug shows where. Please report it."
+    return f"unexpected {type(error).__name__}: {error}; {where}", FAILED
 
 
 def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
     """Print rows as JSON lines, or as a table of these columns; `empty` is said where there is none."""
     rows = list(rows)
-    if as_json:
-        for row in rows:
-            print(json.dumps({key: _plain(value) for key, value in row.items()}))
-        return
-    if not rows:
+    if not rows and not as_json:
         print(empty, file=sys.stderr)
         return
+    try:
+        if as_json:
+            for row in rows:
+                print(json.dumps({key: _plain(value) for key, value in row.items()}))
+            sys.stdout.flush()
+        else:
+            console().print(_table(rows, columns))
+    except BrokenPipeError:
+        reader_has_gone()
+
+
+def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(_text(row[column]) for column in columns))
-    console().print(table)
+        table.add_row(*(Text(_text(row[column])) for column in columns))  # as it is: brackets are no markup
+    return table
+
+
+def reader_has_gone() -> NoReturn:
+    """End well: whoever read our output wants no more of it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 class Output(Console):
-    """Rich's console, which leaves it to the command what a reader that has gone means."""
+    """Rich's console, for which a reader that has gone is no error."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        reader_has_gone()
 
 
 def console() -> Console:

@@ -17,9 +17,6 @@ from receiver.cli.output import CommandError
 from workers import settings
 from workers.settings import Settings
 
-_GRACE = 25
-"""Seconds that work under way gets to finish; less than the 30 s after which Kubernetes kills."""
-
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
@@ -29,33 +26,21 @@ def add_to(app: typer.Typer) -> None:
 
 def serve() -> None:
     """Receive deliveries over HTTP."""
-    import uvicorn
-
+    from receiver import server
     from receiver.app import create_app
 
     # A paused Redis must not hold an answer: without it deliveries are accepted all the same.
     runtime = _start(answer_within=1.0)
     listening = _listen(runtime.settings.listen)
     host, port = listening.getsockname()[:2]
-    print(f"receiving on http://{host}:{port}/webhooks/{{source}}", file=sys.stderr, flush=True)
-    if not runtime.settings.sources:
-        print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
-    config = uvicorn.Config(
-        create_app(runtime),
-        loop="uvloop",
-        http="httptools",  # it refuses ambiguous requests that the other parser accepts
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=bool(runtime.settings.trusted_proxies),
-        forwarded_allow_ips=list(runtime.settings.trusted_proxies),
-        timeout_graceful_shutdown=_GRACE,
-    )
-    # uvicorn raises the signal again after it has shut down; that is no reason to end by it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listening])
+
+    def ready() -> None:
+        print(f"receiving on http://{host}:{port}/webhooks/{{source}}", file=sys.stderr, flush=True)
+        if not runtime.settings.sources:
+            print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
+
+    config = server.configuration(create_app(runtime), runtime.settings.trusted_proxies)
+    server.serve(config, listening, ready)
 
 
 def work(

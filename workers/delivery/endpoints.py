@@ -44,6 +44,8 @@ def add(
         egress.check_url(url, private=allow_private)
     except egress.Refused as error:
         raise EndpointError(str(error)) from None
+    if not event_types:
+        raise EndpointError("an endpoint that wants no event type gets nothing: name some, or * for all")
     for pattern in event_types:
         if not valid_pattern(pattern):
             raise EndpointError(f"{pattern!r} is not an event type, a prefix with .* or *")

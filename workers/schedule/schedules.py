@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, select
@@ -18,6 +17,7 @@ from workers.schedule.calendar import Frequency, Rule, on_or_after
 from workers.settings import Settings
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
+_DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,10})?")
 
 
 class ScheduleError(BillhookError):
@@ -126,11 +126,7 @@ def _check_item(item: Mapping[str, str]) -> None:
     if not item.get("description"):
         raise ScheduleError("items: description must not be empty")
     for name in ("quantity", "unit_price", *(["tax_rate"] if "tax_rate" in item else [])):
-        try:
-            finite = Decimal(item[name]).is_finite()
-        except (KeyError, InvalidOperation, TypeError):
-            finite = False
-        if not finite:
+        if not isinstance(item.get(name), str) or _DECIMAL.fullmatch(item[name]) is None:
             raise ScheduleError(f"items: {name} must be a decimal number, such as 1300.00")
 
 

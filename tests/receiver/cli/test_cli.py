@@ -1,0 +1,171 @@
+"""What every command has in common: its errors, its exit status, and what it never prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from receiver.cli.output import Failure
+from tests.receiver.cli.conftest import Billhook
+from tests.receiver.cli.terminal import COMMAND, running
+
+PASSWORD = "pa55word"
+
+
+def test_without_a_command_the_commands_are_listed(billhook: Billhook) -> None:
+    ended = billhook()
+
+    listed = ended.out + ended.err
+    for command in ("serve", "work", "beat", "up", "migrate", "events", "audit", "endpoints", "settings", "send"):
+        assert command in listed
+    assert ended.status in {0, 2}
+
+
+@pytest.mark.parametrize("command", [["nothing"], ["events", "--limit", "0"], ["events", "--loud"], ["endpoints", "x"]])
+def test_a_wrong_command_line_ends_with_2(command: list[str], billhook: Billhook) -> None:
+    assert billhook(*command).misuse()
+
+
+def test_a_wrong_setting_ends_with_2_and_names_the_variable(
+    billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_LISTEN", "8000")
+
+    said = billhook("events").complaint(2)
+
+    assert said.startswith("BILLHOOK_LISTEN: not host:port.")
+
+
+COMMANDS = [["settings"], ["events"], ["audit"], ["migrate"], ["serve"], ["beat"], ["up"], ["send", "x"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_every_command_says_what_is_wrong_with_a_setting(
+    command: list[str], billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__PROVIDER", "hisab")
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__SECRET", PASSWORD)
+
+    said = billhook(*command).complaint(2)
+
+    assert said.startswith("BILLHOOK_SOURCES__SHOP__SECRET")
+    assert PASSWORD not in said
+
+
+UNREACHABLE = [
+    f"postgresql://u:{PASSWORD}@127.0.0.1:1/billhook",
+    f"postgresql://u:x{PASSWORD}#%@127.0.0.1:1/billhook",
+    f"postgresql://u:x@{PASSWORD}@127.0.0.1:1/billhook",
+    f"postgresql://u:{PASSWORD}@127.0.0.1:port/billhook",
+    f"postgresql://u:x:{PASSWORD}@[::1/billhook",
+    f"postgresql://u:{PASSWORD}@127.0.0.1:1/billhook?no_such_option=1",
+    "sqlite:////nowhere/at/all.db",
+    "sqlite:////",
+]
+
+
+@pytest.mark.parametrize("url", UNREACHABLE)
+def test_a_database_that_does_not_answer_is_said_in_one_line_without_the_password(
+    url: str, billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_DATABASE_URL", url)
+
+    for command in ("events", "migrate"):
+        ended = billhook(command)
+
+        said = ended.complaint(ended.status)
+        assert ended.status in {1, 2}
+        assert "BILLHOOK_DATABASE_URL" in said
+        assert PASSWORD not in said
+
+
+@pytest.mark.parametrize(
+    "url", [f"redis://:{PASSWORD}@127.0.0.1:port/0", f"redis://:{PASSWORD}#@127.0.0.1:1/0", f"redis://:x@{PASSWORD}@["]
+)
+def test_a_redis_url_that_is_none_is_said_in_one_line_without_the_password(
+    url: str, billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_REDIS_URL", url)
+
+    for command in ("serve", "beat"):
+        said = billhook(command).complaint(2)
+
+        assert said.startswith("BILLHOOK_REDIS_URL")
+        assert PASSWORD not in said
+
+
+@pytest.mark.parametrize("where", ["file", "file/inside"])
+def test_a_state_folder_that_cannot_be_made_is_named(
+    where: str, billhook: Billhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BILLHOOK_STATE_DIR", str(tmp_path / where))
+
+    assert "BILLHOOK_STATE_DIR" in billhook("events").complaint()
+
+
+def test_an_error_nobody_thought_of_is_one_line_too() -> None:
+    failure = Failure.of(KeyError("x"))
+
+    assert failure.status == 1
+    assert failure.message.startswith("unexpected KeyError: 'x';")
+
+
+@pytest.mark.parametrize("error", [ValueError("first\nsecond"), RuntimeError("a\r\nb")])
+def test_an_error_of_several_lines_is_one_line(error: Exception) -> None:
+    assert len(Failure.of(error).message.splitlines()) == 1
+
+
+def test_a_traceback_is_shown_to_who_asks_for_it(
+    billhook: Billhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BILLHOOK_LOG_LEVEL", "debug")
+    monkeypatch.setenv("BILLHOOK_STATE_DIR", str(tmp_path / "state"))
+
+    ended = billhook("events", "--status", "lost")
+
+    assert ended.err.startswith("billhook: ")
+    assert "Traceback" in ended.err
+
+
+@pytest.mark.parametrize("arguments", [["settings"], ["settings", "--json"]])
+def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    ended = subprocess.run([*COMMAND, *arguments], stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+
+    os.close(writing)
+    assert ended.stderr == b""
+    assert ended.returncode == 0
+
+
+def test_an_interrupted_command_ends_with_130_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__PROVIDER", "hisab")
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__SECRETS", "whsec_x")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with running("send", "invoice.paid", "--url", url) as process:
+            silent.settimeout(30)
+            asked, _ = silent.accept()
+            with asked:
+                asked.recv(1)
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_the_command_is_installed_under_its_name() -> None:
+    from importlib.metadata import entry_points
+
+    (command,) = entry_points(group="console_scripts", name="billhook")
+
+    assert command.value == "receiver.cli:main"

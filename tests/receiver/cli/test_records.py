@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from tests.receiver.cli.conftest import Billhook
+from tests.workers.test_inbox import arrival
+from workers import database, inbox
+from workers.delivery.endpoints import everyone
+from workers.models import Endpoint, EventRow, Schedule
+from workers.schedule import schedules
+from workers.settings import Settings
+from workers.vault import decrypt, open_vault
+
+pytestmark = pytest.mark.usefixtures("configured")
+once = pytest.mark.parametrize("backend", ["embedded"], indirect=True)  # what is refused before the database is asked
+
+TYPES = ["invoice.paid", "x[/b]y", "[red]paid"]
+
+
+def store(engine: Engine, count: int = 1, **changes: Any) -> list[str]:
+    """Store events; their ids, oldest first."""
+    arrivals = [arrival(f"del_{number}", b"%d" % number) for number in range(count)]
+    inbox.accept(engine, arrivals)
+    if changes:
+        with database.write(engine) as connection:
+            connection.execute(update(EventRow).values(**changes))
+    return [one.event.id for one in arrivals]
+
+
+# --- events and audit -----------------------------------------------------------------------------
+
+
+def test_the_newest_events_are_listed_first(billhook: Billhook, engine: Engine) -> None:
+    ids = store(engine, 30)
+
+    ended = billhook("events")
+
+    lines = ended.out.splitlines()
+    assert lines[0].split() == ["id", "received_at", "source", "type", "object_id", "status", "runs"]
+    assert [line.split()[0] for line in lines[1:]] == ids[:-21:-1]
+    assert lines[1].split()[1:] == ["2026-06-05", "14:00:00Z", "shop", "invoice.paid", "inv_1", "waiting", "0"]
+
+
+def test_events_are_listed_as_json(billhook: Billhook, engine: Engine) -> None:
+    ids = store(engine, 3)
+
+    objects = billhook("events", "--json", "--limit", "2").objects
+
+    assert [row["id"] for row in objects] == ids[:0:-1]
+    assert objects[0]["received_at"] == "2026-06-05T14:00:00+00:00"
+    assert objects[0]["conflicts"] == 0
+    assert "body" not in objects[0]
+
+
+def test_events_are_chosen_by_status_and_type(billhook: Billhook, engine: Engine) -> None:
+    store(engine, 3)
+    with database.write(engine) as connection:
+        connection.execute(update(EventRow).where(EventRow.delivery_id == "del_1").values(status="ignored"))
+
+    assert len(billhook("events", "--status", "waiting", "--json").objects) == 2
+    assert len(billhook("events", "--status", "ignored", "--json").objects) == 1
+    assert len(billhook("events", "--type", "invoice.paid", "--json").objects) == 3
+    assert billhook("events", "--type", "invoice.sent", "--json").objects == []
+    assert billhook("events", "--status", "ignored", "--type", "invoice.sent", "--json").objects == []
+
+
+def test_no_events_are_no_error(billhook: Billhook) -> None:
+    ended = billhook("events")
+
+    assert (ended.status, ended.out, ended.err) == (0, "", "no events\n")
+
+
+@once
+def test_an_unknown_status_is_refused(billhook: Billhook) -> None:
+    said = billhook("events", "--status", "lost").complaint()
+
+    assert "'lost'" in said
+    assert "dead, ignored, processed, waiting" in said
+
+
+@pytest.mark.parametrize("event_type", TYPES)
+def test_an_event_is_listed_as_its_provider_named_it(event_type: str, billhook: Billhook, engine: Engine) -> None:
+    store(engine, 1, type=event_type, object_id="[i]é—شركة")
+
+    ended = billhook("events")
+
+    assert ended.status == 0, ended.err
+    assert event_type in ended.out
+    assert "[i]é—شركة" in ended.out
+
+
+def test_an_empty_inbox_is_in_balance(billhook: Billhook) -> None:
+    ended = billhook("audit")
+
+    assert ended.status == 0
+    assert ended.out == "received 0 = processed 0 + ignored 0 + dead 0 + waiting 0: in balance\n"
+
+
+def test_an_inbox_in_balance_is_told_as_json(billhook: Billhook, engine: Engine) -> None:
+    store(engine, 3)
+
+    ended = billhook("audit", "--json")
+
+    assert ended.status == 0
+    assert ended.objects == [
+        {"received": 3, "processed": 0, "ignored": 0, "dead": 0, "waiting": 3, "holds": True, "faults": []}
+    ]
+
+
+def test_a_lost_event_is_found_with_its_id(billhook: Billhook, engine: Engine) -> None:
+    (lost,) = store(engine, 1, ring_at=None)
+
+    ended, as_json = billhook("audit"), billhook("audit", "--json")
+
+    assert ended.status == as_json.status == 1
+    assert "NOT IN BALANCE" in ended.out
+    assert lost in ended.err
+    (balance,) = as_json.objects
+    assert balance["holds"] is False
+    assert balance["faults"] == [{"rule": "a waiting event will never be taken up", "ids": [lost]}]
+
+
+# --- endpoints ------------------------------------------------------------------------------------
+
+
+def test_an_endpoint_is_added_and_its_secret_shown_once(
+    billhook: Billhook, configured: Settings, engine: Engine
+) -> None:
+    ended = billhook(
+        "endpoints", "add", "https://example.com/hook", "--types", "invoice.*, receipt.issued", "--description", "Shop"
+    )
+
+    assert ended.status == 0
+    first, second = ended.out.splitlines()
+    endpoint_id, secret = first.split()[0], second.split()[-1]
+    assert first == f"{endpoint_id} gets invoice.*, receipt.issued"
+    assert secret.startswith("whsec_")
+    with database.read(engine) as connection:
+        row = connection.execute(select(*Endpoint.__table__.columns)).one()
+    assert (row.id, row.url, row.event_types) == (
+        endpoint_id,
+        "https://example.com/hook",
+        ["invoice.*", "receipt.issued"],
+    )
+    assert decrypt(open_vault(configured), row.secret) == secret
+    assert secret.encode() not in bytes(row.secret)
+    for listed in (billhook("endpoints", "list"), billhook("endpoints", "list", "--json")):
+        assert endpoint_id in listed.out
+        assert secret not in listed.out + listed.err
+
+
+def test_an_endpoint_is_added_and_listed_as_json(billhook: Billhook) -> None:
+    (added,) = billhook("endpoints", "add", "https://example.com/", "--json").objects
+    (listed,) = billhook("endpoints", "list", "--json").objects
+
+    assert added["id"] == listed["id"]
+    assert added["secret"].startswith("whsec_")
+    assert (listed["url"], listed["event_types"], listed["status"]) == ("https://example.com/", ["*"], "enabled")
+    assert "secret" not in listed
+
+
+def test_no_endpoints_are_no_error(billhook: Billhook) -> None:
+    ended = billhook("endpoints", "list")
+
+    assert (ended.status, ended.out) == (0, "")
+    assert "billhook endpoints add" in ended.err
+
+
+@once
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com",
+        "ftp://example.com/",
+        "https://",
+        "https://user:pa55word@example.com/",
+        "https://example.com/#part",
+        "https://example.com/a b",
+        "https://example.com\\@evil.com/",
+        "https://[::1",
+        "https://example.com:99999/",
+        "https://example.com/" + "x" * 3000,
+    ],
+)
+def test_a_url_that_cannot_be_an_endpoint_is_refused(url: str, billhook: Billhook, engine: Engine) -> None:
+    said = billhook("endpoints", "add", "--", url).complaint()
+
+    assert "pa55word" not in said
+    assert everyone(engine) == []
+
+
+@once
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "[::1]", "169.254.169.254", "2130706433", "0x7f.1", "0"])
+def test_a_private_address_is_refused(host: str, billhook: Billhook, engine: Engine) -> None:
+    billhook("endpoints", "add", f"http://{host}/hook").complaint()
+
+    assert everyone(engine) == []
+
+
+@once
+def test_a_private_address_is_allowed_where_the_settings_allow_it(
+    billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_ALLOW_PRIVATE_ENDPOINTS", "true")
+
+    assert billhook("endpoints", "add", "http://127.0.0.1:9000/hook").status == 0
+    assert "metadata" in billhook("endpoints", "add", "http://169.254.169.254/").complaint()
+
+
+@once
+@pytest.mark.parametrize("types", ["invoice.*.paid", "*.paid", "Invoice.Paid", "invoice.paid;x", "é.*"])
+def test_a_pattern_that_is_none_is_refused(types: str, billhook: Billhook, engine: Engine) -> None:
+    said = billhook("endpoints", "add", "https://example.com/", "--types", f"customer.*,{types}").complaint()
+
+    assert repr(types) in said
+    assert everyone(engine) == []
+
+
+@once
+@pytest.mark.parametrize("types", ["", ",", " "])
+def test_an_endpoint_that_wants_nothing_is_refused(types: str, billhook: Billhook, engine: Engine) -> None:
+    billhook("endpoints", "add", "https://example.com/", "--types", types).complaint()
+
+    assert everyone(engine) == []
+
+
+@pytest.mark.parametrize("backend", ["servers"], indirect=True)
+def test_without_a_key_no_secret_is_stored(billhook: Billhook, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BILLHOOK_ENCRYPTION_KEYS")
+    assert "BILLHOOK_ENCRYPTION_KEYS is not set" in billhook("endpoints", "add", "https://example.com/").complaint()
+
+    monkeypatch.setenv("BILLHOOK_ENCRYPTION_KEYS", "pa55word")
+    said = billhook("endpoints", "add", "https://example.com/").complaint()
+    assert said.startswith("BILLHOOK_ENCRYPTION_KEYS")
+    assert "pa55word" not in said
+    assert everyone(engine) == []
+
+
+# --- schedules ------------------------------------------------------------------------------------
+
+GOOD = ["--source", "shop", "--customer", "cus_1", "--frequency", "monthly", "--item", "Hosting; 1; 1300.00; 20"]
+
+
+def changed(*changes: str) -> list[str]:
+    """A good command line with these options instead of, or beside, those of the same name."""
+    options = dict(zip(GOOD[::2], GOOD[1::2], strict=True))
+    options |= dict(zip(changes[::2], changes[1::2], strict=True))
+    return ["schedules", "add", *(part for pair in options.items() for part in pair)]
+
+
+def test_a_schedule_is_added_and_listed(billhook: Billhook, engine: Engine) -> None:
+    start = datetime.now(UTC).date() + timedelta(days=40)
+    ended = billhook(
+        *changed("--start", start.isoformat(), "--name", "[b]Hosting", "--currency", "MAD", "--days-until-due", "15"),
+        "--item",
+        "Domain; 2; 99.90",
+        "--auto-finalize",
+        "--auto-send",
+    )
+
+    assert ended.status == 0, ended.err
+    schedule_id = ended.out.strip()
+    with database.read(engine) as connection:
+        row = connection.execute(select(*Schedule.__table__.columns)).one()
+    assert (row.id, row.source, row.customer_id, row.frequency) == (schedule_id, "shop", "cus_1", "monthly")
+    assert (row.start_date, row.days_until_due, row.auto_finalize, row.auto_send) == (start, 15, True, True)
+    assert row.items == [
+        {"description": "Hosting", "quantity": "1", "unit_price": "1300.00", "tax_rate": "20"},
+        {"description": "Domain", "quantity": "2", "unit_price": "99.90"},
+    ]
+    assert row.next_run_at == schedules.start_of_day(start, "Africa/Casablanca")
+    listed = billhook("schedules", "list")
+    assert listed.status == 0, listed.err
+    assert schedule_id in listed.out
+    assert "[b]Hosting" in listed.out
+    (as_json,) = billhook("schedules", "list", "--json").objects
+    assert as_json["id"] == schedule_id
+    assert as_json["start_date"] == start.isoformat()
+    assert as_json["items"] == row.items
+
+
+def test_a_schedule_is_added_as_json_and_starts_today(billhook: Billhook, engine: Engine) -> None:
+    (added,) = billhook(*changed(), "--json").objects
+
+    (row,) = schedules.everyone(engine)
+    assert added == {"id": row.id}
+    assert abs(row.start_date - datetime.now(UTC).date()) <= timedelta(days=1)
+
+
+def test_a_start_in_the_past_anchors_the_rhythm(billhook: Billhook, engine: Engine) -> None:
+    assert billhook(*changed("--start", "2020-01-31")).status == 0
+
+    (row,) = schedules.everyone(engine)
+    assert row.start_date == date(2020, 1, 31)
+    assert row.next_run_at > datetime.now(UTC) - timedelta(days=1)
+
+
+def test_no_schedules_are_no_error(billhook: Billhook) -> None:
+    ended = billhook("schedules", "list")
+
+    assert (ended.status, ended.out) == (0, "")
+    assert "billhook schedules add" in ended.err
+
+
+@once
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        (["--source", "other"], "source"),
+        (["--customer", ""], "customer"),
+        (["--frequency", "daily"], "frequency"),
+        (["--frequency", ""], "frequency"),
+        (["--frequency", "Monthly"], "frequency"),
+        (["--interval-count", "0"], "interval_count"),
+        (["--interval-count", "13"], "interval_count"),
+        (["--day-of-month", "29"], "day_of_month"),
+        (["--day-of-month", "0"], "day_of_month"),
+        (["--day-of-week", "1"], "day_of_week"),
+        (["--end", "2020-01-01"], "end_date"),
+        (["--start", "2020-01-01", "--max-occurrences", "1"], "max_occurrences"),
+        (["--days-until-due", "366"], "days_until_due"),
+        (["--days-until-due", "-1"], "days_until_due"),
+        (["--currency", "mad"], "currency"),
+        (["--currency", "MADX"], "currency"),
+        (["--item", "Hosting"], "--item"),
+        (["--item", "Hosting; 1"], "--item"),
+        (["--item", "Hosting; 1; 2; 3; 4"], "--item"),
+        (["--item", "; 1; 2"], "description"),
+        (["--item", "Hosting; one; 2"], "quantity"),
+        (["--item", "Hosting; ; 2"], "quantity"),
+        (["--item", "Hosting; NaN; 2"], "quantity"),
+        (["--item", "Hosting; 1_000; 2"], "quantity"),
+        (["--item", "Hosting; \u0661; 2"], "quantity"),
+        (["--item", "Hosting; 1; Infinity"], "unit_price"),
+        (["--item", "Hosting; 1; 1,300"], "unit_price"),
+        (["--item", "Hosting; 1; 2; x"], "tax_rate"),
+        (["--item", "Hosting; 1; 2; "], "tax_rate"),
+    ],
+)
+def test_a_schedule_with_a_wrong_field_is_refused_by_its_name(
+    changes: list[str], field: str, billhook: Billhook, engine: Engine
+) -> None:
+    assert field in billhook(*changed(*changes)).complaint()
+    assert schedules.everyone(engine) == []
+
+
+@once
+@pytest.mark.parametrize("changes", [["--start", "tomorrow"], ["--start", "2026-02-30"], ["--max-occurrences", "0"]])
+def test_an_option_that_is_no_date_or_number_is_refused(changes: list[str], billhook: Billhook) -> None:
+    assert changes[0] in billhook(*changed(*changes)).misuse()
+
+
+@once
+def test_only_a_finalized_invoice_can_be_sent(billhook: Billhook, engine: Engine) -> None:
+    said = billhook(*changed(), "--auto-send").complaint()
+
+    assert said.startswith("auto_send")
+    assert "auto_finalize" in said
+    assert schedules.everyone(engine) == []
+
+
+@once
+def test_a_source_without_an_api_key_makes_no_invoices(billhook: Billhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BILLHOOK_SOURCES__SHOP__API_KEY")
+
+    assert "api_key" in billhook(*changed()).complaint()

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver import throttle
+from receiver.throttle import Throttle
+
+MINUTE = 29_677_800 * 60.0
+
+
+def test_so_many_a_minute_are_allowed_and_then_none() -> None:
+    limited = Throttle(3)
+
+    waits = [limited.wait("a", MINUTE + second) for second in range(5)]
+
+    assert waits == [0, 0, 0, 57, 56]
+
+
+def test_the_next_minute_begins_anew() -> None:
+    limited = Throttle(1)
+    limited.wait("a", MINUTE + 59.9)
+
+    assert limited.wait("a", MINUTE + 59.9) == 1
+    assert limited.wait("a", MINUTE + 60) == 0
+
+
+def test_each_key_is_counted_for_itself() -> None:
+    limited = Throttle(1)
+
+    assert [limited.wait(key, MINUTE) for key in ("a", "b", ("a", 1), "a")] == [0, 0, 0, 60]
+
+
+def test_a_clock_that_is_set_back_locks_nobody_out() -> None:
+    limited = Throttle(1)
+    limited.wait("a", MINUTE)
+
+    assert limited.wait("a", MINUTE - 3600) == 0
+
+
+def test_a_flood_under_many_keys_does_not_fill_the_memory() -> None:
+    limited = Throttle(1)
+
+    for number in range(3 * throttle.LARGEST):
+        limited.wait(number, MINUTE)
+
+    assert len(limited._counts) <= throttle.LARGEST + 1
+
+
+@given(st.floats(min_value=0, max_value=1e12), st.integers(min_value=1, max_value=5))
+def test_who_waits_as_told_is_allowed(now: float, per_minute: int) -> None:
+    limited = Throttle(per_minute)
+    while not (wait := limited.wait("a", now)):
+        pass
+
+    assert 1 <= wait <= 60
+    assert limited.wait("a", now + wait) == 0
