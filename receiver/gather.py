@@ -137,8 +137,9 @@ class Gatherer:
         new, self._new = self._new, []
         try:
             self._announce(new)
-        except Exception:  # what was not announced is swept up; what comes next must still be announced
-            log.exception("could not announce deliveries; the sweep will ring", action="announce_failed")
+        except Exception as error:  # what was not announced is swept up; what comes next must still be announced
+            reason = type(error).__name__
+            log.exception("could not announce deliveries; the sweep will ring", action="announce_failed", error=reason)
         log.info("accepted", action="accepted", event_ids=[arrival.event.id for arrival in new])
         loop.call_soon_threadsafe(self._announced, loop)
 

@@ -106,7 +106,7 @@ def test_a_state_folder_that_cannot_be_made_is_named(
     (tmp_path / "file").touch()
     monkeypatch.setenv("BILLHOOK_STATE_DIR", str(tmp_path / where))
 
-    assert "BILLHOOK_STATE_DIR" in billhook("events").complaint()
+    assert "BILLHOOK_STATE_DIR" in billhook("events").complaint(status=2)
 
 
 def test_an_error_nobody_thought_of_is_one_line_too() -> None:

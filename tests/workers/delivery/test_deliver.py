@@ -1,0 +1,606 @@
+from __future__ import annotations
+
+import base64
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import orjson
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import select, update
+from standardwebhooks import Webhook
+from structlog.testing import capture_logs
+
+from tests.services import free_port
+from tests.workers.given import NOW, Clock, change, fill_queue, only, rows, rung
+from workers import database, ids, leases
+from workers.app import DELIVER, Runtime
+from workers.delivery import deliver as delivering
+from workers.delivery import endpoints
+from workers.delivery.deliver import Courier, Prepared, Verdict, classify, deliver
+from workers.delivery.messages import Outgoing, publish
+from workers.delivery.sender import MAX_KEPT, Answer, Request, Sender
+from workers.models import AnyRow, Attempt, Delivery, Endpoint, Message
+from workers.retry import DELIVERY_SCHEDULE
+from workers.vault import open_vault
+
+LEASE = timedelta(seconds=55)
+TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody; none of this is encrypted, and reading the authorities takes long."""
+Reply = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Subscriber:
+    """A real server: what arrived at it, and what it does then."""
+
+    url: str = ""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    reply: Callable[[], Reply] = lambda: (204, {}, b"")
+
+
+@pytest.fixture
+def subscriber() -> Iterator[Subscriber]:
+    seen = Subscriber()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            seen.headers.append({name.lower(): value for name, value in self.headers.items()})
+            status, headers, body = seen.reply()
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # the sender went away, as some tests want
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        seen.url = f"http://127.0.0.1:{server.server_port}/hook?token=t0ken"
+        yield seen
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def courier(runtime: Runtime, clock: Clock) -> Iterator[Courier]:
+    sender = a_sender(deadline=5.0, now=clock.seconds)
+    yield Courier(
+        engine=runtime.engine,
+        vault=open_vault(runtime.settings),
+        sender=sender,
+        lease=LEASE,
+        clock=clock,
+        chance=lambda: 0.0,
+    )
+    sender.close()
+
+
+def a_sender(*, private: bool = True, deadline: float = 20.0, now: Callable[[], float] = time.time) -> Sender:
+    return Sender(user_agent="Billhook/test", private=private, deadline=deadline, tls=TLS, now=now)
+
+
+def add(courier: Courier, url: str) -> tuple[str, str]:
+    return endpoints.add(courier.engine, courier.vault, url, allow_private=True, now=NOW)
+
+
+def publish_some(courier: Courier, count: int = 1) -> list[str]:
+    """Messages for every endpoint there is; the deliveries' ids."""
+    outgoing = [Outgoing(ids.new("msg"), None, "receipt.issued", b'{"invoice":"inv_1"}') for _ in range(count)]
+    with database.write(courier.engine) as connection:
+        return publish(connection, outgoing, now=NOW)
+
+
+def by_endpoint(courier: Courier) -> dict[str, AnyRow]:
+    return {row.endpoint_id: row for row in rows(courier.engine, Delivery)}
+
+
+def answering(status: int, body: bytes = b"", **headers: str) -> Callable[[], Reply]:
+    return lambda: (status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+# What is sent
+
+
+def test_a_subscriber_verifies_what_it_gets_with_the_standard_library(courier: Courier, subscriber: Subscriber) -> None:
+    _, secret = add(courier, subscriber.url)
+
+    assert deliver(replace(courier, clock=leases.utcnow), publish_some(courier)) == 1
+
+    (headers,), (body,) = subscriber.headers, subscriber.bodies
+    document = Webhook(secret).verify(body, headers)
+    assert document["type"] == "receipt.issued"
+    assert document["data"] == {"invoice": "inv_1"}
+    assert headers["webhook-id"] == only(courier.engine, Message).id
+    assert headers["content-type"] == "application/json"
+    assert headers["user-agent"] == "Billhook/test"
+    assert only(courier.engine, Delivery).status == "succeeded"
+
+
+def test_the_exact_bytes_are_sent_whatever_they_are(courier: Courier, subscriber: Subscriber) -> None:
+    _, secret = add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    odd = b'{ "n":\t1.0,\r\n "\xc3\xa9": "\\u0000" }\n'
+    change(courier.engine, Message, body=odd)
+
+    deliver(replace(courier, clock=leases.utcnow), deliveries)
+
+    assert subscriber.bodies == [odd]
+    Webhook(secret).verify(odd, subscriber.headers[0])
+
+
+def test_a_message_keeps_its_id_and_gets_a_fresh_timestamp_with_each_attempt(
+    courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    subscriber.reply = answering(500)
+
+    for wait in (5, 300, 1):
+        deliver(courier, deliveries)
+        clock.turn(wait)
+
+    first, second, third = subscriber.headers
+    assert first["webhook-id"] == second["webhook-id"] == third["webhook-id"] == only(courier.engine, Message).id
+    stamps = [int(headers["webhook-timestamp"]) - int(NOW.timestamp()) for headers in subscriber.headers]
+    assert stamps == [0, 5, 305]
+    assert len({headers["webhook-signature"] for headers in subscriber.headers}) == 3
+    assert subscriber.bodies[0] == subscriber.bodies[1] == subscriber.bodies[2]
+
+
+def test_each_endpoint_has_a_signature_of_its_own(courier: Courier, subscriber: Subscriber) -> None:
+    secrets = [add(courier, subscriber.url)[1] for _ in range(2)]
+
+    deliver(replace(courier, clock=leases.utcnow), publish_some(courier))
+
+    for secret in secrets:
+        good = 0
+        for headers, body in zip(subscriber.headers, subscriber.bodies, strict=True):
+            try:
+                Webhook(secret).verify(body, headers)
+                good += 1
+            except Exception as error:
+                assert "No matching signature" in str(error)  # noqa: PT017 - the other endpoint's
+        assert good == 1
+
+
+# What an answer means
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_is_success(status: int) -> None:
+    assert classify(Answer(status, 1), 1, chance=0.0) == Verdict("succeeded")
+
+
+@pytest.mark.parametrize("status", [301, 302, 304, 307, 400, 401, 404, 408, 409, 413, 429, 500, 502, 503, 504])
+def test_anything_else_is_tried_again(status: int) -> None:
+    assert classify(Answer(status, 1), 1, chance=0.0) == Verdict("waiting", timedelta(seconds=5))
+    assert classify(Answer(status, 1), len(DELIVERY_SCHEDULE), chance=0.0) == Verdict("exhausted")
+
+
+@pytest.mark.parametrize("error", ["dns", "connect", "tls", "timeout", "disconnected", "protocol", "unexpected"])
+def test_no_answer_is_tried_again(error: str) -> None:
+    answer = Answer(None, 1, error=error, detail="no answer")  # type: ignore[arg-type]
+
+    assert classify(answer, 2, chance=0.0) == Verdict("waiting", timedelta(minutes=5))
+
+
+def test_gone_ends_the_delivery_and_the_endpoint() -> None:
+    assert classify(Answer(410, 1), 1, chance=0.0) == Verdict("exhausted", disable="it answered 410 Gone")
+
+
+@pytest.mark.parametrize("error", ["refused", "unsendable"])
+def test_what_our_own_rules_forbid_is_not_tried_again(error: str) -> None:
+    answer = Answer(None, 1, error=error, detail="deliveries to loopback addresses are refused")  # type: ignore[arg-type]
+
+    verdict = classify(answer, 1, chance=0.0)
+
+    assert verdict == Verdict("refused", disable="deliveries to loopback addresses are refused")
+
+
+def test_retry_after_is_a_floor() -> None:
+    def wait(retry_after: float, attempt: int = 1) -> timedelta | None:
+        return classify(Answer(503, 1, retry_after=retry_after), attempt, chance=0.0).wait
+
+    assert wait(3600) == timedelta(hours=1)
+    assert wait(1) == timedelta(seconds=5)
+    assert wait(60, attempt=3) == timedelta(minutes=30)
+    assert wait(10**9) == timedelta(days=1)
+
+
+def test_every_kind_of_answer_is_recorded_as_it_came(courier: Courier, subscriber: Subscriber, clock: Clock) -> None:
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    replies = [
+        answering(302, b"moved", Location="/elsewhere"),
+        answering(404, b"\xff\x00 not text"),
+        answering(500, b"x" * (MAX_KEPT + 1)),
+        answering(200, b"thanks"),
+    ]
+    for number, reply in enumerate(replies, start=1):
+        subscriber.reply = reply
+        clock.now = only(courier.engine, Delivery).next_attempt_at
+        deliver(courier, deliveries)
+        assert len(subscriber.bodies) == number
+
+    attempts = rows(courier.engine, Attempt)
+    found = {attempt.number: (attempt.status, attempt.response, attempt.error) for attempt in attempts}
+    assert found == {
+        1: (302, b"moved", None),
+        2: (404, b"\xff\x00 not text", None),
+        3: (500, b"x" * MAX_KEPT, None),
+        4: (200, b"thanks", None),
+    }
+    delivery = only(courier.engine, Delivery)
+    assert (delivery.status, delivery.attempts, delivery.ended_at, delivery.ring_at) == (
+        "succeeded",
+        4,
+        clock.now,
+        None,
+    )
+    assert {attempt.delivery_id for attempt in attempts} == {delivery.id}
+    assert all(0 <= attempt.duration_ms < 5_000 for attempt in attempts)
+    waits = [timedelta(), timedelta(seconds=5), timedelta(seconds=305), timedelta(seconds=2105)]
+    assert {attempt.number: attempt.started_at - NOW for attempt in attempts} == dict(enumerate(waits, start=1))
+
+
+def test_an_endpoint_that_does_not_answer_is_an_attempt_too(
+    courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    hung = threading.Event()
+
+    def hang() -> Reply:
+        hung.wait(10)
+        return 204, {}, b""
+
+    subscriber.reply = hang
+    slow, _ = add(courier, subscriber.url)
+    closed, _ = add(courier, f"http://127.0.0.1:{free_port()}/")
+    impatient = a_sender(deadline=0.2)
+
+    deliver(replace(courier, sender=impatient), publish_some(courier))
+    hung.set()
+    impatient.close()
+
+    found = by_endpoint(courier)
+    errors = {attempt.delivery_id: (attempt.status, attempt.error) for attempt in rows(courier.engine, Attempt)}
+    assert errors == {found[slow].id: (None, "timeout"), found[closed].id: (None, "connect")}
+    for delivery in found.values():
+        assert (delivery.status, delivery.next_attempt_at) == ("waiting", NOW + timedelta(seconds=5))
+
+
+def test_retry_after_of_a_real_answer_is_waited_for(courier: Courier, subscriber: Subscriber) -> None:
+    add(courier, subscriber.url)
+    subscriber.reply = answering(429, Retry_After="3600")
+
+    deliver(courier, publish_some(courier))
+
+    delivery = only(courier.engine, Delivery)
+    assert delivery.next_attempt_at == delivery.ring_at == NOW + timedelta(hours=1)
+
+
+def test_jitter_only_lengthens_a_wait(courier: Courier, subscriber: Subscriber) -> None:
+    add(courier, subscriber.url)
+    subscriber.reply = answering(500)
+
+    deliver(replace(courier, chance=lambda: 0.5), publish_some(courier))
+
+    assert only(courier.engine, Delivery).next_attempt_at == NOW + timedelta(seconds=5.5)
+
+
+def test_a_delivery_is_exhausted_after_the_whole_schedule(
+    courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    subscriber.reply = answering(500)
+    moments: list[timedelta] = []
+
+    while (delivery := only(courier.engine, Delivery)).status == "waiting":
+        clock.now = delivery.next_attempt_at - timedelta(milliseconds=1)
+        assert deliver(courier, deliveries) == 0
+        clock.now = delivery.next_attempt_at
+        assert deliver(courier, deliveries) == 1
+        moments.append(clock.now - NOW)
+
+    assert [later - earlier for earlier, later in zip([timedelta(), *moments], moments, strict=False)] == list(
+        DELIVERY_SCHEDULE
+    )
+    assert (delivery.status, delivery.attempts, delivery.ring_at) == ("exhausted", 10, None)
+    assert len(subscriber.bodies) == len(rows(courier.engine, Attempt)) == 10
+    assert only(courier.engine, Endpoint).status == "enabled"
+    assert deliver(courier, deliveries) == 0
+
+
+# Endpoints that get nothing more
+
+
+def test_after_410_an_endpoint_gets_nothing_more(courier: Courier, subscriber: Subscriber, clock: Clock) -> None:
+    add(courier, subscriber.url)
+    first, second = publish_some(courier, 2)
+    subscriber.reply = answering(410)
+
+    deliver(courier, [first])
+    deliver(courier, [second])
+
+    statuses = {row.id: (row.status, row.ring_at) for row in rows(courier.engine, Delivery)}
+    assert statuses == {first: ("exhausted", None), second: ("cancelled", None)}
+    assert len(subscriber.bodies) == 1
+    endpoint = only(courier.engine, Endpoint)
+    assert (endpoint.status, endpoint.disabled_reason) == ("disabled", "it answered 410 Gone")
+    assert publish_some(courier) == []
+
+
+def test_what_waits_for_a_disabled_endpoint_is_cancelled_and_the_rest_is_sent(
+    courier: Courier, subscriber: Subscriber
+) -> None:
+    good, _ = add(courier, subscriber.url)
+    bad, _ = add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    with database.write(courier.engine) as connection:
+        endpoints.disable(connection, bad, "it kept failing")
+
+    assert deliver(courier, deliveries) == 1
+
+    found = by_endpoint(courier)
+    assert (found[good].status, found[bad].status) == ("succeeded", "cancelled")
+    assert found[bad].ended_at == NOW
+    assert {attempt.delivery_id for attempt in rows(courier.engine, Attempt)} == {found[good].id}
+
+
+def test_a_forbidden_address_is_refused_for_good_and_said_of_the_endpoint(
+    courier: Courier, subscriber: Subscriber
+) -> None:
+    add(courier, subscriber.url)
+    strict = a_sender(private=False)
+
+    deliver(replace(courier, sender=strict), publish_some(courier))
+    strict.close()
+
+    assert subscriber.bodies == []
+    delivery, attempt, endpoint = (only(courier.engine, table) for table in (Delivery, Attempt, Endpoint))
+    assert (delivery.status, delivery.attempts, delivery.ring_at) == ("refused", 1, None)
+    assert (attempt.status, attempt.error) == (None, "refused")
+    assert (endpoint.status, endpoint.disabled_reason) == ("disabled", "deliveries to loopback addresses are refused")
+
+
+# Leases
+
+
+def test_what_is_not_due_ended_or_unknown_is_not_attempted(
+    courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    deliver(courier, deliveries)
+
+    assert deliver(courier, [*deliveries, "dlv_unknown"]) == 0
+    assert deliver(courier, []) == 0
+    clock.turn(10**7)
+    assert deliver(courier, deliveries) == 0
+    assert len(subscriber.bodies) == 1
+
+
+class Dying(Sender):
+    """Its process dies when all answers are there and none is recorded."""
+
+    def send(self, requests: Sequence[Request]) -> list[Answer]:
+        super().send(requests)
+        raise SystemExit("killed")
+
+
+def test_a_process_that_dies_before_it_recorded_leaves_the_delivery_to_another(
+    courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    dying = Dying(user_agent="Billhook/test", private=True, tls=TLS)
+    with pytest.raises(SystemExit):
+        deliver(replace(courier, sender=dying), deliveries)
+    dying.close()
+
+    assert deliver(courier, deliveries) == 0
+    clock.turn(LEASE.total_seconds())
+    assert deliver(courier, deliveries) == 1
+
+    assert len({headers["webhook-id"] for headers in subscriber.headers}) == 1
+    delivery = only(courier.engine, Delivery)
+    assert (delivery.status, delivery.attempts, delivery.starts) == ("succeeded", 1, 2)
+    assert only(courier.engine, Attempt).number == 1
+
+
+@pytest.mark.parametrize("late", [500, 410])
+def test_who_lost_the_lease_records_nothing(courier: Courier, subscriber: Subscriber, clock: Clock, late: int) -> None:
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    other = replace(courier, sender=a_sender())
+
+    def overtaken() -> Reply:
+        if len(subscriber.bodies) == 1:
+            clock.turn(LEASE.total_seconds())
+            assert deliver(other, deliveries) == 1
+            return late, {}, b"late"
+        return 200, {}, b"in time"
+
+    subscriber.reply = overtaken
+    with capture_logs() as lines:
+        deliver(courier, deliveries)
+    other.sender.close()
+
+    delivery, attempt = only(courier.engine, Delivery), only(courier.engine, Attempt)
+    assert (delivery.status, delivery.attempts) == ("succeeded", 1)
+    assert (attempt.number, attempt.response) == (1, b"in time")
+    assert only(courier.engine, Endpoint).status == "enabled"
+    assert [line["action"] for line in lines] == ["delivery_attempted", "lease_lost"]
+
+
+def test_processes_that_get_the_same_deliveries_make_each_once(courier: Courier, subscriber: Subscriber) -> None:
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier, 30)
+
+    def work(turn: int) -> int:
+        own = replace(courier, sender=a_sender())
+        try:
+            return deliver(own, deliveries[turn:] + deliveries[:turn])
+        finally:
+            own.sender.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        made = list(threads.map(work, (0, 10, 20)))
+
+    assert sum(made) == len(subscriber.bodies) == len(rows(courier.engine, Attempt)) == 30
+    assert len({headers["webhook-id"] for headers in subscriber.headers}) == 30
+    assert {row.status for row in rows(courier.engine, Delivery)} == {"succeeded"}
+
+
+def test_a_secret_that_cannot_be_read_blocks_no_other_delivery(courier: Courier, subscriber: Subscriber) -> None:
+    good, _ = add(courier, subscriber.url)
+    lost, _ = add(courier, subscriber.url)
+    foreign = Fernet(Fernet.generate_key()).encrypt(b"whsec_" + base64.b64encode(bytes(32)))
+    with database.write(courier.engine) as connection:
+        connection.execute(update(Endpoint).where(Endpoint.id == lost).values(secret=foreign))
+    deliveries = publish_some(courier)
+
+    with capture_logs() as lines:
+        deliver(courier, deliveries)
+
+    found = by_endpoint(courier)
+    assert found[good].status == "succeeded"
+    assert len(subscriber.bodies) == 1
+    # The key may come back with the next deployment: the delivery waits, and not in a busy loop.
+    assert found[lost].status in ("waiting", "running")
+    assert found[lost].next_attempt_at > NOW
+    assert any(lost in str(line) or found[lost].id in str(line) for line in lines)
+    assert foreign.decode() not in str(lines)
+
+
+# Secrets
+
+
+def test_no_secret_signature_url_or_body_is_logged(
+    courier: Courier, subscriber: Subscriber, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, secret = add(courier, subscriber.url)
+    add(courier, f"http://127.0.0.1:{free_port()}/?token=t0ken")
+
+    with capture_logs() as lines, caplog.at_level(logging.DEBUG):
+        deliver(courier, publish_some(courier))
+
+    printed = capfd.readouterr()
+    written = str(lines) + caplog.text + printed.out + printed.err
+    signatures = [headers["webhook-signature"] for headers in subscriber.headers]
+    for hidden in (secret.removeprefix("whsec_"), "t0ken", "inv_1", *signatures):
+        assert hidden not in written
+    attempted = [line for line in lines if line["action"] == "delivery_attempted"]
+    assert sorted(line["outcome"] for line in attempted) == ["succeeded", "waiting"]
+
+
+def test_no_secret_or_body_is_in_the_repr_of_what_is_sent(courier: Courier) -> None:
+    endpoint_id, secret = add(courier, "http://127.0.0.1:9/?token=t0ken")
+    publish_some(courier)
+    with database.read(courier.engine) as connection:
+        row = connection.execute(select(*Delivery.__table__.columns)).one()
+
+    prepared = Prepared(row, row.message_id, b'{"invoice":"inv_1"}', endpoint_id, "http://h/?token=t0ken", secret)
+
+    for shown in (repr(prepared), repr(delivering._request(prepared, 0)), repr(courier)):
+        assert secret.removeprefix("whsec_") not in shown
+        assert "inv_1" not in shown
+        assert "t0ken" not in shown
+
+
+# The sweep and the tasks
+
+
+def test_the_sweep_rings_for_what_is_due_and_again_after_half_a_minute(
+    runtime: Runtime, courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    add(courier, subscriber.url)
+    (delivery,) = publish_some(courier)
+    subscriber.reply = answering(500)
+    deliver(courier, [delivery])
+
+    clock.turn(4.9)
+    assert delivering.sweep(runtime, clock) == 0
+    clock.turn(0.1)
+    assert [delivering.sweep(runtime, clock) for _ in range(3)] == [1, 0, 0]
+    clock.turn(30)
+    assert delivering.sweep(runtime, clock) == 1
+
+    assert rung(runtime, "deliveries") == [(DELIVER, [delivery])] * 2
+
+
+def test_the_sweep_rings_for_a_delivery_whose_process_died(runtime: Runtime, courier: Courier, clock: Clock) -> None:
+    add(courier, "http://127.0.0.1:9/")
+    (delivery,) = publish_some(courier)
+    with database.write(courier.engine) as connection:
+        leases.claim(connection, Delivery, [delivery], now=clock(), lease=LEASE)
+
+    assert delivering.sweep(runtime, clock) == 0
+    clock.turn(LEASE.total_seconds())
+    assert delivering.sweep(runtime, clock) == 1
+
+
+def test_the_sweep_is_quiet_while_the_queue_is_full(runtime: Runtime, courier: Courier, clock: Clock) -> None:
+    add(courier, "http://127.0.0.1:9/")
+    publish_some(courier)
+    clock.turn(60)
+    fill_queue(runtime, "deliveries")
+
+    assert delivering.sweep(runtime, clock) == 0
+    runtime.redis.delete(f"{runtime.settings.redis_prefix}deliveries")
+    assert delivering.sweep(runtime, clock) == 1
+
+
+@pytest.fixture
+def own(runtime: Runtime) -> Iterator[Courier]:
+    """The courier that a worker makes for itself."""
+    delivering._courier.cache_clear()
+    yield delivering._courier()
+    delivering._courier().sender.close()
+    delivering._courier.cache_clear()
+
+
+def test_the_task_delivers_with_the_settings_of_its_process(own: Courier, subscriber: Subscriber) -> None:
+    _, secret = add(own, subscriber.url)
+
+    delivering.deliver_task(publish_some(own))
+
+    assert orjson.loads(subscriber.bodies[0]) == Webhook(secret).verify(subscriber.bodies[0], subscriber.headers[0])
+    assert subscriber.headers[0]["user-agent"].startswith("Billhook/")
+    assert only(own.engine, Delivery).status == "succeeded"
+
+
+def test_a_lease_is_longer_than_a_whole_batch_can_take(runtime: Runtime, own: Courier) -> None:
+    assert own.lease >= timedelta(seconds=2 * runtime.settings.delivery_timeout + runtime.settings.lease_grace)
+
+
+def test_the_sweep_task_sweeps_by_the_real_clock(runtime: Runtime, courier: Courier) -> None:
+    add(courier, "http://127.0.0.1:9/")
+    deliveries = publish_some(courier)
+    change(courier.engine, Delivery, ring_at=leases.utcnow())
+
+    delivering.sweep_task()
+
+    assert rung(runtime, "deliveries") == [(DELIVER, deliveries)]

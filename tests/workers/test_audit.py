@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy import Engine, select, update
+
+from handlers import Context, Event
+from handlers.providers.hisab.client import HisabClient
+from handlers.registry import Registry
+from tests.workers.given import NOW, Clock, change, received, rows
+from workers import database, leases
+from workers.app import Runtime
+from workers.audit import SHOWN, Balance, Fault, audit
+from workers.clients import Clients
+from workers.delivery import endpoints
+from workers.delivery.deliver import Courier, deliver
+from workers.delivery.sender import Sender
+from workers.dispatch import Dispatcher, process
+from workers.models import Attempt, Delivery, EventRow, HandlerRun, Message, Model, Occurrence
+from workers.schedule.generate import Generator, generate, tick
+from workers.schedule.schedules import Plan, add
+from workers.vault import open_vault
+
+LEASE = timedelta(seconds=55)
+
+
+@pytest.fixture
+def endpoint_url() -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class OneClient(Clients):
+    """The client of an API that makes every invoice it is asked for."""
+
+    def get(self, name: str) -> Any:
+        invoice = {"id": "inv_9", "invoice_number": None, "status": "draft", "total": "1.00"}
+        answer = orjson.dumps({"success": True, "data": invoice})
+        transport = httpx.MockTransport(lambda _: httpx.Response(201, content=answer))
+        return HisabClient(api_key="key", transport=transport)
+
+
+@pytest.fixture
+def lived(runtime: Runtime, endpoint_url: str) -> Engine:
+    """A database in which one of everything has happened, by the ways it happens in."""
+    engine, settings, clock, registry = runtime.engine, runtime.settings, Clock(), Registry()
+
+    @registry.on("invoice.paid", name="good")
+    def _(event: Event, ctx: Context) -> None:
+        ctx.emit("receipt.issued", {})
+
+    @registry.on("invoice.voided", name="bad", retries=0)
+    @registry.on("invoice.sent", name="slow", retries=5)
+    def _(event: Event, ctx: Context) -> None:
+        raise ValueError
+
+    registry.on("recurring.*", name="books")(lambda event, ctx: None)
+    endpoints.add(engine, open_vault(settings), endpoint_url, allow_private=True, now=NOW)
+    clients = OneClient(settings)
+    dispatcher = Dispatcher(engine=engine, settings=settings, registry=registry, clients=clients, clock=clock)
+    plan = Plan(
+        source="shop",
+        customer_id="cus_1",
+        frequency="yearly",
+        start_date=NOW.date(),
+        items=[{"description": "Hosting", "quantity": "1", "unit_price": "1"}],
+    )
+    add(engine, settings, plan, now=NOW)
+    add(engine, settings, plan, now=NOW)
+    first, *_rest = tick(engine, now=NOW)
+    events = generate(Generator(engine=engine, settings=settings, clients=clients, clock=clock), [first])
+    for kind in ("invoice.paid", "invoice.paid", "invoice.voided", "invoice.sent", "customer.created"):
+        events.append(received(engine, kind))
+    deliveries = process(dispatcher, events)
+    received(engine, "invoice.paid")
+    sender = Sender(user_agent="Billhook/test", private=True, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    deliver(Courier(engine=engine, vault=open_vault(settings), sender=sender, lease=LEASE, clock=clock), deliveries[:1])
+    sender.close()
+    return engine
+
+
+@contextmanager
+def planted(engine: Engine, table: type[Model], where: dict[str, Any], **values: Any) -> Iterator[str]:
+    """One row that fits `where` changed to `values` for the block; its id."""
+    columns = table.__table__.columns
+    fits = select(*columns).where(*(columns[name] == value for name, value in where.items())).limit(1)
+    with database.read(engine) as connection:
+        row = connection.execute(fits).one()
+
+    def write(new: dict[str, Any]) -> None:
+        with database.write(engine) as connection:
+            connection.execute(update(table).where(columns["id"] == row.id).values(**new))
+
+    write(values)
+    yield row.id
+    write({name: getattr(row, name) for name in values})
+
+
+def test_an_empty_database_is_in_balance(engine: Engine) -> None:
+    balance = audit(engine)
+
+    assert balance == Balance(received=0, processed=0, ignored=0, dead=0, waiting=0, faults=())
+    assert balance.holds
+    assert str(balance) == "received 0 = processed 0 + ignored 0 + dead 0 + waiting 0: in balance"
+
+
+def test_what_really_happens_is_in_balance(lived: Engine) -> None:
+    balance = audit(lived)
+
+    assert balance.faults == ()
+    assert str(balance) == "received 7 = processed 3 + ignored 1 + dead 1 + waiting 2: in balance"
+    assert sorted(row.status for row in rows(lived, HandlerRun)) == ["dead", *["succeeded"] * 3, "waiting"]
+    assert sorted(row.status for row in rows(lived, Delivery)) == ["succeeded", "waiting"]
+    assert sorted(row.status for row in rows(lived, Occurrence)) == ["generated", "waiting"]
+
+
+def test_the_audit_changes_nothing(lived: Engine) -> None:
+    tables = (EventRow, HandlerRun, Message, Delivery, Attempt, Occurrence)
+    before = [rows(lived, table) for table in tables]
+
+    audit(lived)
+
+    assert [rows(lived, table) for table in tables] == before
+
+
+WAITING = {"status": "waiting"}
+PLANTS: list[tuple[str, type[Model], dict[str, Any], dict[str, Any]]] = [
+    ("an event has an unknown status", EventRow, {"status": "ignored"}, {"status": "lost"}),
+    ("an ended event has a run that has not ended", EventRow, {"type": "invoice.sent"}, {"status": "ignored"}),
+    ("a processed event has no run", EventRow, {"status": "ignored"}, {"status": "processed"}),
+    ("a processed event has a dead run", EventRow, {"status": "dead"}, {"status": "processed"}),
+    ("an ignored event has a run", EventRow, {"status": "processed"}, {"status": "ignored"}),
+    ("a dead event has no dead run", EventRow, {"status": "processed"}, {"status": "dead"}),
+    ("a waiting event will never be taken up", EventRow, {"status": "processed"}, {"status": "waiting"}),
+    ("a run is open and will never be rung", HandlerRun, WAITING, {"ring_at": None}),
+    ("a delivery is open and will never be rung", Delivery, WAITING, {"ring_at": None}),
+    ("an occurrence is open and will never be rung", Occurrence, WAITING, {"ring_at": None}),
+    ("a message has no run that succeeded behind it", HandlerRun, {"handler": "good"}, {"status": "discarded"}),
+    ("a delivery succeeded without a 2xx answer", Delivery, WAITING, {"status": "succeeded"}),
+    ("an occurrence ended without an event that reports it", Occurrence, WAITING, {"status": "generated"}),
+]
+
+
+def test_whatever_breaks_a_rule_is_reported_with_its_id(lived: Engine) -> None:
+    for rule, table, where, values in PLANTS:
+        with planted(lived, table, where, **values) as row_id:
+            balance = audit(lived)
+
+        found = {fault.rule: fault.ids for fault in balance.faults}
+        assert rule in found, rule
+        if rule != "a message has no run that succeeded behind it":
+            assert found[rule] == (row_id,), rule
+        assert not balance.holds
+        assert str(balance).endswith(": NOT IN BALANCE")
+        assert audit(lived).holds, rule
+
+
+def test_a_message_without_a_success_is_named_itself(lived: Engine) -> None:
+    with planted(lived, HandlerRun, {"handler": "good"}, status="discarded") as run_id:
+        balance = audit(lived)
+
+    events = {row.id: row.event_id for row in rows(lived, HandlerRun)}
+    messages = {row.event_id: row.id for row in rows(lived, Message)}
+    assert balance.faults == (Fault("a message has no run that succeeded behind it", (messages[events[run_id]],)),)
+
+
+def test_only_a_2xx_makes_a_delivery_a_success(lived: Engine) -> None:
+    for status in (None, 199, 300, 410, 500):
+        with planted(lived, Attempt, {}, status=status):
+            faults = audit(lived).faults
+
+        assert [fault.rule for fault in faults] == ["a delivery succeeded without a 2xx answer"]
+
+
+def test_a_running_row_counts_as_open(lived: Engine) -> None:
+    with planted(lived, HandlerRun, WAITING, status="running", ring_at=None) as run_id:
+        faults = audit(lived).faults
+
+    assert faults == (Fault("a run is open and will never be rung", (run_id,)),)
+
+
+def test_an_event_in_the_middle_of_its_run_is_in_balance(lived: Engine) -> None:
+    (run,) = [row for row in rows(lived, HandlerRun) if row.status == "waiting"]
+    with database.write(lived) as connection:
+        leases.claim(connection, HandlerRun, [run.id], now=NOW + timedelta(days=1), lease=LEASE)
+
+    assert audit(lived).holds
+
+
+def test_of_many_faults_the_first_are_shown(engine: Engine) -> None:
+    ids = sorted(received(engine) for _ in range(SHOWN + 5))
+    change(engine, EventRow, ring_at=None)
+
+    balance = audit(engine)
+
+    assert balance.faults == (Fault("a waiting event will never be taken up", tuple(ids[:SHOWN])),)
+    assert str(balance) == "received 25 = processed 0 + ignored 0 + dead 0 + waiting 25: NOT IN BALANCE"
+
+
+def test_a_sum_that_does_not_add_up_does_not_hold() -> None:
+    assert not Balance(received=2, processed=1, ignored=0, dead=0, waiting=0, faults=()).holds

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery.beat import Scheduler
+from celery.schedules import schedule
+
+from tests.services import free_port
+from tests.workers.given import fill_queue, rung
+from workers import app, beat
+from workers.app import QUEUES, Runtime
+from workers.settings import Settings
+
+SWEEPS = {f"billhook.{queue}.sweep" for queue in QUEUES}
+
+
+@pytest.fixture
+def scheduler(runtime: Runtime) -> Iterator[Scheduler]:
+    yield beat.service(runtime.settings).get_scheduler()
+    app.app.conf.beat_schedule = {}
+
+
+def send_all(scheduler: Scheduler) -> None:
+    for entry in list(scheduler.schedule.values()):
+        scheduler.apply_entry(entry, producer=scheduler.producer)
+
+
+def test_beat_sends_the_three_sweeps_and_nothing_else(scheduler: Scheduler) -> None:
+    assert set(scheduler.schedule) == SWEEPS
+    assert {entry.task for entry in scheduler.schedule.values()} == SWEEPS
+
+
+def test_a_tick_goes_to_the_queue_of_its_work_and_carries_nothing(scheduler: Scheduler, runtime: Runtime) -> None:
+    send_all(scheduler)
+
+    for queue in QUEUES:
+        assert rung(runtime, queue) == [(f"billhook.{queue}.sweep", [])]
+
+
+def test_a_tick_that_nobody_takes_expires(scheduler: Scheduler) -> None:
+    assert [entry.options for entry in scheduler.schedule.values()] == [{"expires": 30}] * 3
+
+
+def test_the_ticks_come_as_often_as_the_settings_say(runtime: Runtime) -> None:
+    settings = runtime.settings.model_copy(update={"sweep_interval": 0.5, "schedule_interval": 60.0})
+
+    entries = beat.service(settings).get_scheduler().schedule
+
+    assert {name: entry.schedule for name, entry in entries.items()} == {
+        "billhook.events.sweep": schedule(0.5),
+        "billhook.deliveries.sweep": schedule(0.5),
+        "billhook.schedules.sweep": schedule(60.0),
+    }
+    app.app.conf.beat_schedule = {}
+
+
+def test_ticks_are_left_out_for_a_queue_that_is_full_and_come_again_after(
+    scheduler: Scheduler, runtime: Runtime
+) -> None:
+    fill_queue(runtime, "events")
+    key = f"{runtime.settings.redis_prefix}events"
+
+    send_all(scheduler)
+
+    assert runtime.redis.llen(key) == 101
+    assert len(rung(runtime, "deliveries")) == 1
+    runtime.redis.delete(key)
+    send_all(scheduler)
+    assert rung(runtime, "events") == [("billhook.events.sweep", [])]
+
+
+def test_without_redis_ticks_are_left_out(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path / "state", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    started = app.start(settings, answer_within=1.0)
+    try:
+        scheduler = beat.service(settings).get_scheduler()
+        for entry in scheduler.schedule.values():
+            assert scheduler.apply_async(entry) is None
+    finally:
+        app.app.conf.beat_schedule = {}
+        started.redis.close()
+        started.engine.dispose()
+
+
+def test_beat_keeps_no_file(scheduler: Scheduler, tmp_path: Path) -> None:
+    send_all(scheduler)
+    scheduler.close()
+
+    assert [path.name for path in Path.cwd().iterdir() if "celerybeat" in path.name] == []

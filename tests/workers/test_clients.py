@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from handlers.errors import ProviderUnavailable
+from handlers.providers.hisab.client import HisabClient
+from workers.clients import Clients
+from workers.settings import Settings, Source
+
+SECRET = "whsec_test_secret_key_123456"
+
+
+def clients(**sources: Source) -> Clients:
+    return Clients(Settings(sources=sources))
+
+
+@pytest.fixture
+def api() -> Iterator[tuple[str, list[str]]]:
+    """An API that answers every call with a customer, and the keys that called it."""
+    keys: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(f"{self.path} {self.headers['authorization']}")
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"success": true, "data": {"id": "cus_1"}}')
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", keys
+        server.shutdown()
+        thread.join()
+
+
+def test_a_source_is_called_at_its_address_with_its_key(api: tuple[str, list[str]]) -> None:
+    url, keys = api
+    made = clients(
+        one=Source(provider="hisab", secrets=SECRET, api_key="key_one", api_url=url),
+        two=Source(provider="hisab", secrets=SECRET, api_key="key_two", api_url=url),
+    )
+
+    for name in ("one", "two"):
+        with made.get(name) as client:
+            assert client.customers.get("cus_1") == {"id": "cus_1"}
+
+    assert keys == ["/v1/customers/cus_1 Bearer key_one", "/v1/customers/cus_1 Bearer key_two"]
+
+
+def test_a_client_is_made_once() -> None:
+    made = clients(shop=Source(provider="hisab", secrets=SECRET, api_key="hisab_test_key"))
+
+    with made.get("shop") as client:
+        assert isinstance(client, HisabClient)
+        assert made.get("shop") is client
+
+
+def test_an_unknown_source_is_named() -> None:
+    with pytest.raises(ProviderUnavailable, match="'nope'") as failed:
+        clients().get("nope")
+
+    assert failed.value.code == "NO_SOURCE"
+
+
+def test_a_source_without_a_key_says_which_variable_is_missing() -> None:
+    made = clients(shop=Source(provider="hisab", secrets=SECRET))
+
+    with pytest.raises(ProviderUnavailable, match="BILLHOOK_SOURCES__SHOP__API_KEY") as failed:
+        made.get("shop")
+
+    assert failed.value.code == "NO_API_KEY"

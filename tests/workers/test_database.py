@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from tests.conftest import new_database
+from workers import database
+from workers.database import SCHEMA, SchemaError, ensure_schema, migrate, revision
+from workers.models import Endpoint, Model
+from workers.settings import Settings
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """Settings for a database without a schema."""
+    if request.param == "sqlite":
+        yield Settings(state_dir=tmp_path / "empty")
+        return
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        yield Settings(state_dir=tmp_path / "empty", database_url=url)
+
+
+@pytest.fixture
+def fresh(empty: Settings) -> Iterator[Engine]:
+    """An engine on a database without a schema."""
+    connected = database.connect(empty)
+    yield connected
+    connected.dispose()
+
+
+def set_revision(engine: Engine, value: str) -> None:
+    with database.write(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :value"), {"value": value})
+
+
+def add_endpoint(engine: Engine, endpoint_id: str, secret: bytes = b"s") -> None:
+    row = {"id": endpoint_id, "url": "http://x/", "description": "", "event_types": ["*"], "secret": secret}
+    with database.write(engine) as connection:
+        moment = text("CURRENT_TIMESTAMP")
+        connection.execute(database.insert(connection, Endpoint).values(**row, status="enabled", created_at=moment))
+
+
+def test_the_migrations_make_the_schema_of_the_models(fresh: Engine) -> None:
+    migrate(fresh)
+
+    with fresh.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Model.metadata) == []
+
+
+def test_the_code_wants_the_newest_revision_there_is() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA]
+
+
+def test_migrating_tells_from_where_to_where_and_again_changes_nothing(fresh: Engine) -> None:
+    assert revision(fresh) is None
+
+    assert migrate(fresh) == (None, SCHEMA)
+    add_endpoint(fresh, "ep_1")
+    assert migrate(fresh) == (SCHEMA, SCHEMA)
+
+    assert revision(fresh) == SCHEMA
+    with database.read(fresh) as connection:
+        assert connection.execute(text("SELECT id FROM endpoints")).scalars().all() == ["ep_1"]
+
+
+def test_two_migrations_at_once_are_harmless(empty: Settings) -> None:
+    def run(_: int) -> tuple[str | None, str]:
+        own = database.connect(empty)
+        try:
+            return migrate(own)
+        finally:
+            own.dispose()
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(run, range(4)))
+
+    assert {after for _, after in results} == {SCHEMA}
+    assert (None, SCHEMA) in results
+
+
+def test_a_database_newer_than_the_code_is_left_alone(fresh: Engine) -> None:
+    migrate(fresh)
+    set_revision(fresh, "9999")
+
+    with pytest.raises(SchemaError, match=r"revision 9999.*newer billhook"):
+        migrate(fresh)
+
+    assert revision(fresh) == "9999"
+
+
+@pytest.mark.parametrize("found", ["9999", "0000"])
+def test_a_schema_of_another_version_is_refused_with_the_command_to_run(
+    empty: Settings, fresh: Engine, found: str
+) -> None:
+    migrate(fresh)
+    set_revision(fresh, found)
+
+    with pytest.raises(SchemaError, match=rf"is at revision {found}, this version needs {SCHEMA}: run `billhook"):
+        ensure_schema(empty, fresh)
+
+
+def test_the_right_schema_is_taken_as_it_is(empty: Settings, fresh: Engine) -> None:
+    migrate(fresh)
+
+    ensure_schema(empty, fresh)
+
+
+def test_an_empty_database_server_is_refused_with_the_command_to_run(postgres_url: str) -> None:
+    with new_database(postgres_url) as url:
+        settings = Settings(database_url=url)
+        engine = database.connect(settings)
+        try:
+            with pytest.raises(SchemaError, match="has no schema yet: run `billhook migrate`"):
+                ensure_schema(settings, engine)
+            assert inspect(engine).get_table_names() == []
+        finally:
+            engine.dispose()
+
+
+def test_processes_that_start_at_once_make_the_embedded_database_once(tmp_path: Path) -> None:
+    for turn in range(5):
+        settings = Settings(state_dir=tmp_path / str(turn))
+
+        def start(_: int, settings: Settings = settings) -> str | None:
+            own = database.connect(settings)
+            try:
+                ensure_schema(settings, own)
+                return revision(own)
+            finally:
+                own.dispose()
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(start, range(4))) == [SCHEMA] * 4
+
+
+def test_a_process_that_comes_while_another_makes_the_database_waits_for_it(tmp_path: Path) -> None:
+    engine = database.connect(Settings(state_dir=tmp_path / "state"))
+    other = sqlite3.connect(tmp_path / "state" / "billhook.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # in a file that is not yet in the mode for many processes
+
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(revision, engine)
+        with pytest.raises(TimeoutError):
+            found.result(timeout=0.2)
+        other.execute("COMMIT")
+        assert found.result(timeout=10) is None
+
+    other.close()
+    engine.dispose()
+
+
+def test_a_block_that_fails_writes_nothing(engine: Engine) -> None:
+    add_endpoint(engine, "ep_1")
+
+    def fail() -> None:
+        with database.write(engine) as connection:
+            connection.execute(text("DELETE FROM endpoints"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    with database.read(engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM endpoints")).scalar() == 1
+
+
+def test_references_are_kept_on_both_databases(engine: Engine) -> None:
+    orphan = text(
+        "INSERT INTO deliveries VALUES ('msg_1', 'ep_1', 0, CURRENT_TIMESTAMP, NULL, 'dlv_1', 'waiting', 0, 0, "
+        "CURRENT_TIMESTAMP, NULL)"
+    )
+
+    with pytest.raises(IntegrityError) as failed, database.write(engine) as connection:
+        connection.execute(orphan)
+
+    assert not database.unavailable(failed.value)
+    assert not database.collided(failed.value)
+
+
+def test_an_error_of_the_database_does_not_repeat_what_was_written(engine: Engine) -> None:
+    # Such errors end in logs, and what was written are bodies and secrets.
+    add_endpoint(engine, "ep_1", secret=b"sealed-secret")
+
+    with pytest.raises(IntegrityError) as failed:
+        add_endpoint(engine, "ep_1", secret=b"sealed-secret")
+
+    assert "sealed-secret" not in str(failed.value)
+
+
+def test_a_reader_waits_for_no_writer(engine: Engine) -> None:
+    add_endpoint(engine, "ep_1")
+
+    with database.write(engine) as writing:
+        writing.execute(text("UPDATE endpoints SET url = 'http://y/'"))
+        with database.read(engine) as connection:
+            assert connection.execute(text("SELECT url FROM endpoints")).scalar() == "http://x/"
+
+
+def test_what_sqlite_commits_survives_a_power_cut(tmp_path: Path) -> None:
+    engine = database.connect(Settings(state_dir=tmp_path / "state"))
+    with engine.connect() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    engine.dispose()
+
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_the_embedded_database_is_in_a_folder_of_its_owner(tmp_path: Path) -> None:
+    database.connect(Settings(state_dir=tmp_path / "deep" / "state")).dispose()
+
+    assert (tmp_path / "deep" / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_database_that_is_down_is_told_from_one_that_refuses(tmp_path: Path, postgres_url: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    missing = [
+        Settings(database_url="postgresql://postgres@127.0.0.1:1/x"),
+        Settings(database_url=f"{postgres_url}/billhook_there_is_no_such"),
+        Settings(database_url=f"sqlite:///{tmp_path}/file/x.db"),
+    ]
+
+    for settings in missing:
+        engine = database.connect(settings)
+        with pytest.raises(DBAPIError) as failed:
+            revision(engine)
+        assert database.unavailable(failed.value)
+        engine.dispose()
+
+
+def test_two_transactions_in_each_others_way_have_collided(postgres_url: str) -> None:
+    with new_database(postgres_url) as url:
+        engine = database.connect(Settings(database_url=url))
+        migrate(engine)
+        add_endpoint(engine, "ep_1")
+        rename = text("UPDATE endpoints SET url = 'http://y/'")
+
+        with engine.connect().execution_options(isolation_level="REPEATABLE READ") as late:
+            late.execute(text("SELECT * FROM endpoints"))
+            with database.write(engine) as connection:
+                connection.execute(rename)
+            with pytest.raises(DBAPIError) as failed:
+                late.execute(rename)
+        engine.dispose()
+
+    assert database.collided(failed.value)
