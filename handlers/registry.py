@@ -82,9 +82,12 @@ class Registry:
         keep it when the function moves. Raises RegistrationError at import when something is wrong.
         """
 
+        if any(not isinstance(pattern, str) for pattern in patterns):
+            raise RegistrationError('@on needs an event type, such as @on("invoice.paid")')
+
         def register(function: F) -> F:
             handler = Handler(
-                name=name or f"{function.__module__}.{function.__qualname__}",
+                name=name or _name(function),
                 function=function,
                 patterns=patterns,
                 provider=provider,
@@ -111,6 +114,13 @@ class Registry:
         return self._handlers.get(name)
 
 
+def _name(function: Function) -> str:
+    try:
+        return f"{function.__module__}.{function.__qualname__}"
+    except AttributeError:
+        raise RegistrationError(f"{function!r} has no name of its own: give it one with name=") from None
+
+
 def _check(handler: Handler, known: dict[str, Handler]) -> None:
     where = f"handler {handler.name}"
     if not handler.patterns:
@@ -126,6 +136,8 @@ def _check(handler: Handler, known: dict[str, Handler]) -> None:
         inspect.signature(handler.function).bind(object(), object())
     except TypeError:
         raise RegistrationError(f"{where}: the function must take (event, context)") from None
+    if inspect.isgeneratorfunction(handler.function) or inspect.isasyncgenfunction(handler.function):
+        raise RegistrationError(f"{where}: the function must not yield: calling a generator runs nothing of it")
 
 
 REGISTRY = Registry()
@@ -152,6 +164,8 @@ def _load(name: str, file: str | None) -> ModuleType:
     # A console script does not look in the folder it is started in; users' modules stand there.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    if file is not None and name in sys.modules:
+        raise RegistrationError(f"{file}: there is another module named {name}: give the file another name")
     try:
         if file is None:
             return importlib.import_module(name)
@@ -161,10 +175,20 @@ def _load(name: str, file: str | None) -> ModuleType:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        frames = traceback.extract_tb(error.__traceback__)
-        frame = next((frame for frame in reversed(frames) if "importlib" not in frame.filename), frames[-1])
+        reason = " ".join(str(error).split())
         raise RegistrationError(
-            f"{file or name} does not load: {error.__class__.__name__}: {error} ({frame.filename}:{frame.lineno})"
+            f"{file or name} does not load: {type(error).__name__}: {reason}{_place(error)}"
         ) from None
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's code it went wrong; nothing where no line of theirs ran."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        ours = frame.filename == __file__ or frame.filename.startswith("<frozen") or "/importlib/" in frame.filename
+        if not ours:
+            return f" ({frame.filename}:{frame.lineno})"
+    return ""

@@ -131,7 +131,7 @@ def runtime(settings: Settings) -> Iterator[Runtime]:
     app.app.close()
     vars(app.app).pop("amqp", None)
     yield started
-    for key in started.redis.scan_iter(f"{settings.redis_prefix}*"):
+    for key in started.redis.scan_iter(f"{settings.redis_prefix}*", count=5_000):
         started.redis.delete(key)
     started.redis.close()
     if not settings.embedded_database:

@@ -7,6 +7,8 @@ knows `ON CONFLICT`.
 from __future__ import annotations
 
 import fcntl
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,7 @@ def connect(settings: Settings) -> Engine:
         pool_size=5,
         max_overflow=10,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 5,
             "tcp_user_timeout": 10_000,
@@ -56,11 +59,14 @@ def _sqlite(settings: Settings) -> Engine:
         except OSError as error:
             raise SettingsError(f"BILLHOOK_STATE_DIR: cannot use {settings.state_dir}: {error.strerror}") from None
     # The driver's own BEGIN is deferred: two writers that both read first would fail rather than wait.
-    engine = create_engine(settings.sqlalchemy_url, connect_args={"isolation_level": None, "timeout": 15.0})
+    engine = create_engine(
+        settings.sqlalchemy_url, hide_parameters=True, connect_args={"isolation_level": None, "timeout": 15.0}
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _switch_to_wal(connection)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -69,6 +75,19 @@ def _sqlite(settings: Settings) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _switch_to_wal(connection: Any) -> None:
+    # Of two processes that open a new file at once one is refused here, and at once: SQLite's timeout does not count.
+    deadline = time.monotonic() + 15.0
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager

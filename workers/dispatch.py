@@ -33,6 +33,9 @@ from workers.metrics import HANDLER_SECONDS, RUNG_AGAIN, RUNS
 from workers.models import RUNNING, WAITING, AnyRow, EventRow, HandlerRun
 from workers.settings import Settings
 
+_KEPT = 8_000
+"""Characters of a traceback that are stored."""
+
 INTERNAL = "billhook"
 """The provider of events that Billhook itself reports, such as a generated invoice."""
 
@@ -174,7 +177,7 @@ def _run(dispatcher: Dispatcher, run: AnyRow, stored: AnyRow) -> list[str]:
         logger=log.bind(event_id=stored.id, handler=row.handler),
         clients=lambda source: dispatcher.clients.get(source or stored.source),
     )
-    result = _execute(dispatcher, row, handler, stored, context)
+    result = _masked(dispatcher.settings, _execute(dispatcher, row, handler, stored, context))
     return _settle(dispatcher, row, handler, stored, context, result)
 
 
@@ -222,13 +225,15 @@ def _write_result(
     if isinstance(result, Discarded):
         held = leases.finish(connection, HandlerRun, row, status="discarded", error=result.reason, **ended)
         return "discarded", held
-    error = _masked(dispatcher.settings, result.error)
+    error = result.error
     retries, first = (handler.retries, handler.backoff) if handler else (8, 30.0)
     if result.final or row.attempts >= retries:
         return "dead", leases.finish(connection, HandlerRun, row, status="dead", error=error, **ended)
     wait = retry.backoff(row.attempts + 1, first=first, chance=dispatcher.chance())
     if result.after is not None:
-        wait = timedelta(seconds=result.after)
+        wait = timedelta(seconds=min(max(0.0, result.after), retry.MAX_WISH))
+    if result.at_least is not None:
+        wait = max(wait, timedelta(seconds=min(result.at_least, retry.MAX_RETRY_AFTER)))
     held = leases.wait(connection, HandlerRun, row, until=now + wait, attempts=row.attempts + 1, error=error)
     return WAITING, held
 
@@ -247,12 +252,17 @@ def _end_event(connection: Connection, event_id: str) -> None:
     )
 
 
-def _masked(settings: Settings, error: str) -> str:
-    """An error fit to be stored and shown: no secret of ours in it, nothing PostgreSQL refuses."""
+def _masked(settings: Settings, result: Result) -> Result:
+    """The result, fit to be stored, logged and shown: no secret of ours in it, and only then cut."""
+    if isinstance(result, Succeeded):
+        return result
+    text = str(result.reason) if isinstance(result, Discarded) else result.error
     for source in settings.sources.values():
         for secret in (*source.secrets, *filter(None, [source.api_key])):
-            error = error.replace(secret.get_secret_value(), "********")
-    return error.replace("\x00", "\\x00")
+            text = text.replace(secret.get_secret_value(), "********")
+    if isinstance(result, Discarded):
+        return replace(result, reason=text)
+    return replace(result, error=text[-_KEPT:])
 
 
 def _report(row: AnyRow, outcome: str, result: Result) -> None:

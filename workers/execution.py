@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -19,7 +19,7 @@ from handlers.errors import Discard, ProviderUnavailable, Retry
 from handlers.event import Event
 from handlers.registry import Handler
 
-_KEPT_TRACEBACK = 8_000
+_KEPT_TRACEBACK = 32_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Failed:
     error: str
     seconds: float
     after: float | None = None
+    at_least: float | None = None
     final: bool = False
 
     @property
@@ -70,23 +71,25 @@ def execute(handler: Handler, event: Event, context: Context) -> Result:
     try:
         with _time_limit(handler.timeout):
             returned: Any = handler.function(event, context)
-            if inspect.iscoroutine(returned):
+            if inspect.isawaitable(returned):
                 asyncio.run(_awaited(returned))
     except Discard as discard:
         return Discarded(discard.reason, time.monotonic() - started)
     except Retry as retry:
         return Failed(f"Retry: {retry}", time.monotonic() - started, after=retry.after)
     except ProviderUnavailable as unavailable:
-        return Failed(_trace(), time.monotonic() - started, after=unavailable.retry_after)
+        return Failed(_trace(), time.monotonic() - started, at_least=unavailable.retry_after)
     except _TimeUp:
         return Failed(f"TimeUp: the handler ran longer than {handler.timeout:g} s", time.monotonic() - started)
-    except (Exception, SystemExit):  # a handler that calls sys.exit() ends itself, not the worker
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a handler that exits, is cancelled or panics ends itself, not the worker
         return Failed(_trace(), time.monotonic() - started)
     return Succeeded(time.monotonic() - started)
 
 
-async def _awaited(coroutine: Coroutine[Any, Any, None]) -> None:
-    await coroutine
+async def _awaited(returned: Awaitable[None]) -> None:
+    await returned
 
 
 def _trace() -> str:
@@ -110,7 +113,11 @@ def _time_limit(seconds: float) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, time_up)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
-        yield
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
+        # Twice, because the alarm may go off just before the first.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -48,6 +48,18 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Prose(TypeDecorator[str]):
+    """Text of others' making (an error, a reason): what a database cannot store in it is written out."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return str(value).replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
 class Model(DeclarativeBase):
     """Root of the tables; `Model.metadata` is what Alembic compares with."""
 
@@ -135,7 +147,7 @@ class HandlerRun(Work, Model):
     """Starts that ended: failures, and the success."""
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
-    error: Mapped[str | None]
+    error: Mapped[str | None] = mapped_column(Prose)
 
 
 class Message(Model):
@@ -246,7 +258,7 @@ class Occurrence(Work, Model):
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
-    error: Mapped[str | None]
+    error: Mapped[str | None] = mapped_column(Prose)
 
 
 __all__ = [

@@ -13,6 +13,8 @@ DELIVERY_SCHEDULE = tuple(
 JITTER = 0.2
 MAX_BACKOFF = 6 * 3600.0
 MAX_RETRY_AFTER = 24 * 3600.0
+MAX_WISH = 366 * 24 * 3600.0
+"""The longest wait that a handler can ask for."""
 
 
 def backoff(attempt: int, *, first: float, chance: float) -> timedelta:

@@ -188,7 +188,8 @@ def _note(generator: Generator, row: AnyRow, **values: Any) -> bool:
             Occurrence.status == RUNNING,
             Occurrence.next_attempt_at > now,
         )
-        .values(**values)
+        # A full lease from here on: no other may look for the invoice while our call that creates it is under way.
+        .values(next_attempt_at=now + LEASE, ring_at=now + LEASE, **values)
     )
     with database.write(generator.engine) as connection:
         return connection.execute(statement).rowcount == 1
@@ -223,8 +224,9 @@ def _end(
     """Record the outcome, with the event that reports it, in one transaction; the event's id."""
     now = generator.clock()
     status = "failed" if invoice is None else "generated"
-    event = _event(row, schedule, status, invoice, error, now)
     with database.write(generator.engine) as connection:
+        made = connection.execute(select(Occurrence.invoice_id).where(Occurrence.id == row.id)).scalar_one()
+        event = _event(row, schedule, status, invoice, error, now, made)
         held = leases.finish(
             connection,
             Occurrence,
@@ -257,6 +259,7 @@ def _event(
     invoice: Invoice | None,
     error: ProviderError | None,
     now: datetime,
+    made: str | None,
 ) -> Event:
     data: dict[str, Any] = {"schedule_id": schedule.id, "occurrence_id": row.id, "due_on": row.due_on.isoformat()}
     if invoice is not None:
@@ -269,6 +272,7 @@ def _event(
         }
     if error is not None:
         data["error"] = {"code": error.code, "message": str(error)}
+        data["invoice_id"] = made
     return Event(
         id=ids.new("evt"),
         type=f"recurring.{status}",
