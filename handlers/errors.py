@@ -54,6 +54,8 @@ class Retry(BillhookError):
     """Raise it in a handler to be run again after `after` seconds (default: the handler's own backoff)."""
 
     def __init__(self, message: str = "asked to be run again", *, after: float | None = None) -> None:
+        if after is not None and not isinstance(after, int | float):
+            raise TypeError(f"after is a number of seconds, not {type(after).__name__}")
         super().__init__(message)
         self.after = after
 

@@ -18,6 +18,7 @@ from receiver.gather import Gatherer
 from receiver.webhooks import PREFIX, Webhooks
 from workers import inbox
 from workers.app import Runtime
+from workers.database import Held
 from workers.inbox import Arrival, Outcome, Window
 
 _NO_UPGRADE = failure(400, "BAD_REQUEST", "send the request without an Upgrade header", CLOSE)
@@ -45,8 +46,10 @@ def create_app(runtime: Runtime) -> Receiver:
     settings = runtime.settings
     window = Window(runtime.redis, settings.redis_prefix)
 
+    held = Held(runtime.engine)
+
     def accept(arrivals: Sequence[Arrival]) -> list[Outcome]:
-        return inbox.accept(runtime.engine, arrivals, window)
+        return inbox.accept(held, arrivals, window)
 
     gatherer = Gatherer(accept, lambda arrivals: inbox.announce(window, arrivals), max_waiting=settings.max_waiting)
 
@@ -58,6 +61,7 @@ def create_app(runtime: Runtime) -> Receiver:
         gc.set_threshold(50_000, 50, 50)
         yield
         await gatherer.close()
+        held.close()
 
     router = Starlette(
         routes=[

@@ -22,6 +22,8 @@ LARGEST = 256
 """Rows of one commit; beyond it the rows cost more than the commit."""
 
 
+PAUSE = 0.05
+"""Seconds between announcements while deliveries keep coming, so that a message to the workers is worth its price."""
 CLOSES_WITHIN = 10.0
 """Seconds that commits and announcements under way get at the end."""
 
@@ -141,9 +143,9 @@ class Gatherer:
             reason = type(error).__name__
             log.exception("could not announce deliveries; the sweep will ring", action="announce_failed", error=reason)
         log.info("accepted", action="accepted", event_ids=[arrival.event.id for arrival in new])
-        loop.call_soon_threadsafe(self._announced, loop)
+        loop.call_soon_threadsafe(loop.call_later, PAUSE, self._announce_next, loop)
 
-    def _announced(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _announce_next(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._new:
             self._announcer.submit(self._announce_new, loop)
         else:

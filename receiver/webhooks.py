@@ -21,7 +21,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from prometheus_client import Counter
@@ -63,7 +63,7 @@ class Sender:
 
     name: str
     provider: Provider
-    keys: tuple[bytes, ...]
+    keys: tuple[bytes, ...] = field(repr=False)
     once: frozenset[bytes]
     """Headers that may stand only once."""
     kept: frozenset[bytes]

@@ -5,16 +5,26 @@ What a tick finds due is claimed in the database, so two beats are harmless.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler, Service
+from celery.schedules import schedstate, schedule
 
 from workers.app import app, ringing, runtime
 from workers.settings import Settings
 
 _EXPIRES = 30
 """Seconds after which a tick that no worker took is worth nothing: later ones follow."""
+
+
+class Every(schedule):
+    """Celery's interval, which would stand still for as long as the clock was set back by."""
+
+    def is_due(self, last_run_at: datetime) -> Any:
+        if last_run_at > self.now():
+            return schedstate(is_due=True, next=self.seconds)
+        return super().is_due(last_run_at)
 
 
 class Ticks(Scheduler):
@@ -35,7 +45,7 @@ def service(settings: Settings) -> Service:
         "billhook.schedules.sweep": settings.schedule_interval,
     }
     app.conf.beat_schedule = {
-        task: {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": _EXPIRES}}
+        task: {"task": task, "schedule": Every(timedelta(seconds=seconds)), "options": {"expires": _EXPIRES}}
         for task, seconds in intervals.items()
     }
     return Service(app, scheduler_cls=Ticks, max_interval=1)

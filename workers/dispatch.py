@@ -190,7 +190,8 @@ def _execute(dispatcher: Dispatcher, row: AnyRow, handler: Handler | None, store
         event = _event(stored)
     except ParseError as error:
         return Failed(f"the stored body is no longer understood: {error}", 0.0, final=True)
-    return execute(handler, event, context)
+    # Before the lease ends, so that no second start runs beside one that cannot be interrupted.
+    return execute(handler, event, context, patience=dispatcher.settings.lease_grace / 2)
 
 
 def _settle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import inspect
 import signal
 import threading
@@ -20,6 +21,7 @@ from handlers.event import Event
 from handlers.registry import Handler
 
 _KEPT_TRACEBACK = 32_000
+STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,14 @@ class _TimeUp(BaseException):
     """Not an Exception, so that a handler that catches those does not catch this."""
 
 
-def execute(handler: Handler, event: Event, context: Context) -> Result:
-    """Run a handler to its end or its timeout; whatever it raises becomes a result."""
+def execute(handler: Handler, event: Event, context: Context, *, patience: float | None = None) -> Result:
+    """Run a handler to its end or its timeout; whatever it raises becomes a result.
+
+    `patience`: seconds beyond the timeout after which a handler that cannot be interrupted ends the process.
+    """
     started = time.monotonic()
     try:
-        with _time_limit(handler.timeout):
+        with _time_limit(handler.timeout, patience):
             returned: Any = handler.function(event, context)
             if inspect.isawaitable(returned):
                 asyncio.run(_awaited(returned))
@@ -97,11 +102,13 @@ def _trace() -> str:
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def _time_limit(seconds: float, patience: float | None) -> Iterator[None]:
     """Raise _TimeUp in the block after `seconds`, and each second from then on until it has ended.
 
     A signal interrupts Python code and system calls of the main thread, which is where a worker runs its tasks;
-    code that never returns to the interpreter is outlived by the lease instead.
+    code that never returns to the interpreter (a database driver that waits for a lock) would keep its process for
+    ever, and with it one of the few places to work in. So the process ends, with a traceback on stderr; the start was
+    counted.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -112,6 +119,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, time_up)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    if patience is not None:
+        faulthandler.dump_traceback_later(seconds + patience, exit=True, file=STDERR)
     try:
         try:
             yield
@@ -120,4 +129,6 @@ def _time_limit(seconds: float) -> Iterator[None]:
     finally:
         # Twice, because the alarm may go off just before the first.
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if patience is not None:
+            faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import orjson
@@ -25,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from handlers.event import Event, to_json
 from workers import database
 from workers.app import PROCESS, ring
+from workers.database import Held
 from workers.leases import utcnow
 from workers.logs import log
 from workers.metrics import REDIS_ERRORS
@@ -64,28 +67,48 @@ class Outcome:
     event_id: str
 
 
-def accept(engine: Engine, arrivals: Sequence[Arrival], window: Window | None = None) -> list[Outcome]:
+def accept(engine: Engine | Held, arrivals: Sequence[Arrival], window: Window | None = None) -> list[Outcome]:
     """Store what is new in one commit; one outcome for each arrival, in order.
 
-    Raises SQLAlchemy's errors when something could not be stored; then nothing was.
+    Raises SQLAlchemy's errors when something could not be stored. What of it was stored all the same is found by
+    whoever sends it again.
     """
-    known = window.known(arrivals) if window else [None] * len(arrivals)
+    known = _confirmed(engine, window.known(arrivals)) if window else [None] * len(arrivals)
     unknown = [arrival for arrival, outcome in zip(arrivals, known, strict=True) if outcome is None]
     stored = iter(_commit(engine, unknown) if unknown else [])
     return [outcome or next(stored) for outcome in known]
 
 
-def _commit(engine: Engine, arrivals: Sequence[Arrival]) -> list[Outcome]:
+def _confirmed(engine: Engine | Held, known: list[Outcome | None]) -> list[Outcome | None]:
+    """Only those of the window's duplicates whose event this database has.
+
+    It may have been restored from a backup, or share its Redis with another: then the window knows too much, and a
+    200 would lose the event.
+    """
+    hits = {outcome.event_id for outcome in known if outcome is not None}
+    if not hits:
+        return known
+    with _write(engine)() as connection:
+        there = set(connection.execute(select(EventRow.id).where(EventRow.id.in_(hits))).scalars())
+    return [outcome if outcome is not None and outcome.event_id in there else None for outcome in known]
+
+
+def _write(engine: Engine | Held) -> Callable[[], AbstractContextManager[Connection]]:
+    return engine.write if isinstance(engine, Held) else partial(database.write, engine)
+
+
+def _commit(engine: Engine | Held, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    write = _write(engine)
     for _ in range(_TRIES - 1):
         try:
-            with database.write(engine) as connection:
+            with write() as connection:
                 return store(connection, arrivals)
         except DBAPIError as error:
             # Two receivers with the same deliveries in another order, or a connection that was cut: nothing
             # is stored, or all of it is, which the next try recognises by our own ids.
             if not (database.collided(error) or error.connection_invalidated):
                 raise
-    with database.write(engine) as connection:
+    with write() as connection:
         return store(connection, arrivals)
 
 
@@ -93,8 +116,7 @@ def store(connection: Connection, arrivals: Sequence[Arrival]) -> list[Outcome]:
     """`accept` inside the caller's transaction, for events that must commit with their cause."""
     # One order for all receivers, so that they wait for each other in line rather than in a circle.
     rows = sorted((_row(arrival) for arrival in arrivals), key=lambda row: (row["source"], row["delivery_id"]))
-    statement = database.insert(connection, EventRow).on_conflict_do_nothing().returning(EventRow.id)
-    stored = set(connection.execute(statement, rows).scalars())
+    stored = database.insert_new(connection, EventRow, rows)
     if len(stored) == len(arrivals):
         return [Outcome("accepted", arrival.event.id) for arrival in arrivals]
     known = _known(connection, [arrival for arrival in arrivals if arrival.event.id not in stored])
@@ -172,7 +194,7 @@ class Window:
         self._silent_until = 0.0
 
     def known(self, arrivals: Sequence[Arrival]) -> list[Outcome | None]:
-        """For each arrival the duplicate it surely is, or None: ask the database."""
+        """For each arrival the event it seems to repeat, or None where nothing is remembered."""
         keys = [key for arrival in arrivals for key in self._keys(arrival)]
         values = self._call("known", lambda: self._redis.mget(keys)) or [None] * len(keys)
         return [

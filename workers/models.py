@@ -253,7 +253,7 @@ class Occurrence(Work, Model):
     schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"))
     due_on: Mapped[date]
     step: Mapped[str] = mapped_column(String(12), default="planned")
-    """How far it came: planned, intended, created, finalized, sent."""
+    """How far it came: planned, intended, created. What follows is read off the invoice itself."""
     invoice_id: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime]

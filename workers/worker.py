@@ -54,6 +54,8 @@ def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) ->
     `ready` is called once messages are being taken.
     """
     signals.worker_ready.connect(lambda **_: ready(), weak=False)
+    # No connection of ours may cross the fork.
+    runtime.engine.dispose()
     # It writes to the terminal past every log, from within a signal handler.
     celery_worker.safe_say = lambda *_: None  # type: ignore[attr-defined]
     # Celery warns of root because of pickle, which we never read.

@@ -74,12 +74,13 @@ def work(
     sys.exit(status)
 
 
-def beat() -> None:
+def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     """Tick: look for what is due every second. Two of them are harmless."""
     from workers.beat import service
 
     runtime = _start()
-    _serve_metrics(runtime.settings)
+    if metrics:
+        _serve_metrics(runtime.settings)
     ticking = service(runtime.settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ticking.stop())
@@ -94,8 +95,10 @@ def up() -> None:
     configured = settings.load()
     if configured.embedded_database:
         database.ensure_schema(configured, database.connect(configured))
-    commands = ("serve", "work", "beat")
-    children = {name: subprocess.Popen([sys.executable, "-P", "-m", "receiver.cli", name]) for name in commands}
+    # One address for metrics can be one process's only; the worker has the most to tell.
+    commands = (["serve"], ["work"], ["beat", "--no-metrics"])
+    program = [sys.executable, "-P", "-m", "receiver.cli"]
+    children = {command[0]: subprocess.Popen([*program, *command]) for command in commands}
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: stopping.append(number))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,9 @@ def test_beat_keeps_no_file(scheduler: Scheduler, tmp_path: Path) -> None:
     scheduler.close()
 
     assert [path.name for path in Path.cwd().iterdir() if "celerybeat" in path.name] == []
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_ticks() -> None:
+    every = beat.Every(timedelta(seconds=1), app=app.app)
+
+    assert every.is_due(every.now() + timedelta(hours=1)) == (True, 1.0)

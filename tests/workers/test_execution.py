@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,3 +255,37 @@ def test_outside_the_main_thread_a_handler_runs_without_an_alarm() -> None:
 
     assert isinstance(results[0], Succeeded)
     assert results[0].seconds >= 0.02
+
+
+UNINTERRUPTIBLE = """
+import ctypes
+from tests.workers.test_execution import EVENT, Handler, NOW, Context, execute, structlog
+
+def stuck(event, context):
+    lock = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+
+handler = Handler(name="stuck", function=stuck, patterns=("*",), provider=None, source=None, retries=0, backoff=1.0,
+                  timeout=0.1)
+context = Context(attempt=1, first_seen=NOW, logger=structlog.get_logger(), clients=lambda _: None)
+execute(handler, EVENT, context, patience=0.2)
+"""
+
+
+def test_a_handler_that_cannot_be_interrupted_ends_its_process_and_says_where_it_was() -> None:
+    root = Path(__file__).parents[2]
+
+    ended = subprocess.run(
+        [sys.executable, "-c", UNINTERRUPTIBLE], cwd=root, check=False, capture_output=True, timeout=60
+    )
+
+    assert ended.returncode == 1
+    assert b"in stuck" in ended.stderr
+
+
+def test_a_wait_that_is_no_number_of_seconds_fails_the_attempt_with_the_reason() -> None:
+    def ask(_event: Event, _context: Context) -> None:
+        raise Retry(after=timedelta(minutes=5))  # type: ignore[arg-type]
+
+    assert "TypeError: after is a number of seconds, not timedelta" in failed(ask).error

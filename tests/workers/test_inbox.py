@@ -153,6 +153,18 @@ def test_the_window_answers_a_known_duplicate_without_the_database(runtime: Runt
     assert outcomes == [inbox.Outcome("duplicate", first.event.id)] * 2 + [None]
 
 
+def test_what_only_the_window_knows_is_stored_all_the_same(runtime: Runtime, engine: Engine) -> None:
+    # Given a Redis that remembers a delivery which this database does not have
+    window = Window(runtime.redis, runtime.settings.redis_prefix)
+    window.remember([arrival("del_1")])
+    here = arrival("del_1")
+
+    (outcome,) = inbox.accept(engine, [here], window)
+
+    assert outcome == inbox.Outcome("accepted", here.event.id)
+    assert stored(engine) == 1
+
+
 def test_the_window_forgets_after_three_days(runtime: Runtime) -> None:
     window = Window(runtime.redis, runtime.settings.redis_prefix)
 

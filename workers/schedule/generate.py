@@ -33,9 +33,13 @@ from workers.settings import Settings
 
 LEASE = timedelta(seconds=90)
 """Longer than five calls of an API at their timeouts."""
-RETRIES = 12
+RETRIES = 40
+"""A week, with waits of up to six hours: a key that was revoked on a Friday night is replaced on Monday."""
 FIRST_WAIT = 5.0
+SETTLES_WITHIN = 120.0
+"""Seconds in which a creation that we did not hear the end of may still take place at the provider."""
 AT_ONCE = 200
+TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ def tick(engine: Engine, *, now: datetime) -> list[str]:
         with database.write(engine) as connection:
             rows = connection.execute(
                 select(*Schedule.__table__.columns)
-                .where(Schedule.next_run_at <= now)
+                .where(Schedule.next_run_at <= now, Schedule.status == "active")
                 .order_by(Schedule.next_run_at)
                 .limit(AT_ONCE)
                 .with_for_update(skip_locked=True)
@@ -167,7 +171,7 @@ def _issue(generator: Generator, invoicing: Invoicing, row: AnyRow, schedule: An
     if invoice is None:
         if not _note(generator, row, step="intended"):
             return None
-        invoice = invoicing.create(draft)
+        invoice = _create(invoicing, draft)
     if not _note(generator, row, step="created", invoice_id=invoice.id):
         return None
     if schedule.auto_finalize and invoice.status == DRAFT:
@@ -175,6 +179,16 @@ def _issue(generator: Generator, invoicing: Invoicing, row: AnyRow, schedule: An
     if schedule.auto_send and invoice.status == FINALIZED:
         invoice = invoicing.send(invoice.id)
     return invoice
+
+
+def _create(invoicing: Invoicing, draft: Draft) -> Invoice:
+    try:
+        return invoicing.create(draft)
+    except ProviderUnavailable as error:
+        # Looked for sooner, an invoice that is still being made would not be found, and be made twice.
+        if error.status != TOO_MANY:
+            error.retry_after = max(error.retry_after or 0.0, SETTLES_WITHIN)
+        raise
 
 
 def _note(generator: Generator, row: AnyRow, **values: Any) -> bool:

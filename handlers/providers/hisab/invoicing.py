@@ -61,7 +61,7 @@ def _invoice(resource: dict[str, Any]) -> Invoice:
             id=resource["id"],
             number=resource.get("invoice_number"),
             status=resource["status"],
-            total=Decimal(resource["total"]),
+            total=Decimal(str(resource["total"])),
             currency=resource.get("currency") or "MAD",
         )
     except (KeyError, TypeError, InvalidOperation):

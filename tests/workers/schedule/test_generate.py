@@ -23,13 +23,13 @@ from structlog.testing import capture_logs
 from handlers.providers.hisab.client import HisabClient
 from handlers.providers.hisab.sandbox import create_app
 from tests.conftest import SECRET
-from tests.workers.given import NOW, Clock, only, rows, rung
+from tests.workers.given import NOW, Clock, change, only, rows, rung
 from workers import database, inbox, leases
 from workers.app import GENERATE, PROCESS, Runtime
 from workers.clients import Clients
-from workers.models import EventRow, Occurrence
+from workers.models import EventRow, Occurrence, Schedule
 from workers.schedule import generate as generating
-from workers.schedule.generate import FIRST_WAIT, LEASE, RETRIES, Generator, generate, tick
+from workers.schedule.generate import FIRST_WAIT, LEASE, RETRIES, SETTLES_WITHIN, Generator, generate, tick
 from workers.schedule.schedules import Plan, add
 from workers.settings import Settings, Source
 
@@ -503,7 +503,7 @@ def test_while_the_provider_is_away_an_occurrence_waits_longer_each_time(
         clock.now = row.next_attempt_at - timedelta(milliseconds=1)
         assert generate(generator, [occurrence]) == []
         clock.now = row.next_attempt_at
-    assert waits == [FIRST_WAIT, 2 * FIRST_WAIT, 4 * FIRST_WAIT, 8 * FIRST_WAIT]
+    assert waits == [SETTLES_WITHIN, 2 * FIRST_WAIT, 4 * FIRST_WAIT, 8 * FIRST_WAIT]
 
     network.heal()
     generate(generator, [occurrence])
@@ -718,3 +718,35 @@ def test_the_tasks_plan_generate_and_ring_for_the_event(
     assert len(made(books, customer)) == 1
     with generating._generator().clients.get("shop"):
         pass
+
+
+def test_a_creation_whose_end_was_not_heard_is_given_time_to_take_place(
+    generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock
+) -> None:
+    """The gateway gives up; the provider behind it makes the invoice a little later."""
+    occurrence = planned(generator, customer)
+    network.before = lambda _: httpx.Response(504)
+    generate(generator, [occurrence])
+    network.heal()
+    clock.turn(2 * FIRST_WAIT)
+    generate(generator, [occurrence])
+    books.invoices.create(
+        customer_id=customer,
+        issue_date="2026-06-05",
+        items=[{"description": "Hosting", "quantity": 1, "unit_price": 1}],
+        internal_notes=f"billhook:{occurrence}",
+    )
+    clock.turn(SETTLES_WITHIN)
+
+    generate(generator, [occurrence])
+
+    assert len(made(books, customer)) == 1
+
+
+def test_a_schedule_that_is_not_active_is_not_due(generator: Generator, customer: str) -> None:
+    item = {"description": "Hosting", "quantity": "1", "unit_price": "1"}
+    plan = Plan(source="shop", customer_id=customer, frequency="monthly", start_date=NOW.date(), items=[item])
+    add(generator.engine, generator.settings, plan, now=NOW)
+    change(generator.engine, Schedule, status="paused")
+
+    assert tick(generator.engine, now=NOW) == []
