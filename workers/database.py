@@ -124,6 +124,7 @@ class Held:
             self._connection = self._engine.connect()
             if self._engine.dialect.name == "postgresql":
                 self._connection = self._connection.execution_options(isolation_level="AUTOCOMMIT")
+            self._connection.detach()  # it is closed with us, whatever became of its pool
         try:
             with self._connection.begin():
                 yield self._connection
@@ -132,7 +133,7 @@ class Held:
             raise
 
     def close(self) -> None:
-        """Give the connection back; nobody may be using it."""
+        """Close the connection; nobody may be using it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
