@@ -166,7 +166,8 @@ def _options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print; what goes wrong is one line on stderr and exit 1. Whatever was started is stopped."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="billhook-benchmark-")))

@@ -48,6 +48,8 @@ class Context:
         if not valid_type(type):
             raise ValueError(f"{type!r} is not an event type: dotted lower-case words, such as receipt.issued")
         key = str(len(self.emitted)) if key is None else f"={key}"
+        if not key.isprintable():
+            raise ValueError("an emit key has printable characters only")
         if any(emit.key == key for emit in self.emitted):
             raise ValueError(f"emit key {key[1:]!r} was used before in this run")
         try:

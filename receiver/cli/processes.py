@@ -156,7 +156,7 @@ def _serve_metrics(configured: Settings) -> None:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     host, _, port = configured.metrics_listen.rpartition(":")
     try:
-        start_http_server(int(port), host, registry)
+        start_http_server(int(port), host.strip("[]"), registry)
     except OSError as error:
         raise CommandError(
             f"cannot listen on {configured.metrics_listen}: {error.strerror}; set BILLHOOK_METRICS_LISTEN"

@@ -127,3 +127,9 @@ def test_each_run_emits_for_itself() -> None:
 
     assert two.emitted == []
     assert one.emitted == [Emit("receipt.issued", b"{}", "0")]
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a\x00b", "a\nb"])
+def test_a_key_that_cannot_be_written_is_refused(ctx: Context, key: str) -> None:
+    with pytest.raises(ValueError, match="printable"):
+        ctx.emit("receipt.issued", {}, key=key)
