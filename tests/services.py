@@ -33,7 +33,7 @@ def free_port() -> int:
 @contextmanager
 def postgres() -> Iterator[str]:
     """A PostgreSQL server: a URL without a database name, of a user who may create databases."""
-    standard = os.environ.get("BILLHOOK_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
+    standard = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432")
     if _connects(standard):
         yield standard
         return
@@ -94,7 +94,7 @@ def _binaries(folder: Path) -> Path:
 @contextmanager
 def redis() -> Iterator[str]:
     """A Redis server over TCP: its URL."""
-    standard = os.environ.get("BILLHOOK_TEST_REDIS", "redis://127.0.0.1:6379/0")
+    standard = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
     host, port = standard.removeprefix("redis://").partition("/")[0].rsplit(":", 1)
     if _listens(host, int(port)):
         yield standard
