@@ -4,20 +4,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test storm coverage check format lock clean
 
 help:
-	@echo "make demo    see the whole of Billhook at work on this machine (Ctrl-C ends it)"
-	@echo "make test    run every test: unit, integration on both databases, acceptance"
-	@echo "make check   run the linters, the type checker and the import rules"
-	@echo "make format  format the code"
-	@echo "make lock    write requirements.lock anew from pyproject.toml"
+	@echo "make demo      see the whole of Billhook at work on this machine (Ctrl-C ends it)"
+	@echo "make test      run every test: unit, integration on both databases, acceptance"
+	@echo "make storm     20,000 events while workers are killed every second; about half an hour"
+	@echo "make coverage  the same, and which lines and branches they reach"
+	@echo "make check     run the linters, the type checker and the import rules"
+	@echo "make format    format the code"
+	@echo "make lock      write requirements.lock anew from pyproject.toml"
 
 demo: $(VENV)/ready
 	@$(BIN)/billhook demo
 
 test: $(VENV)/ready
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+storm: $(VENV)/ready
+	TEST_STORM_EVENTS=20000 $(BIN)/pytest --log-cli-level=info tests/acceptance/test_storm.py
+
+coverage: $(VENV)/ready
+	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .

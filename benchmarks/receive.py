@@ -10,10 +10,7 @@ turns, each round compares them with the bare route of that round, and what is p
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import signal
-import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.load import Measured
+from benchmarks.machine import hardware
 from benchmarks.servers import Server, ServerError, billhook, comparison, stored
 from benchmarks.services import ServiceError, Services, empty_queues, services
 
@@ -122,26 +120,6 @@ def report(trials: Sequence[Trial], options: argparse.Namespace, hardware: str) 
         )
         if kept != trial.accepted:
             raise ServerError(f"{trial.column.title}: {trial.accepted:,} were accepted, {kept:,} are stored")
-
-
-def hardware(found: Services | None, folder: Path) -> str:
-    """The line without which the figures say nothing."""
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    model = next((line.partition(": ")[2] for line in cpuinfo.splitlines() if line.startswith("model name")), "?")
-    parts = [
-        f"{len(os.sched_getaffinity(0))} cores, {model}, {platform.system()} {platform.release()}",
-        f"Python {platform.python_version()}",
-        *([found.versions] if found else []),
-        f"SQLite {sqlite3.sqlite_version}, synchronous FULL, on {_filesystem(folder)}",
-    ]
-    return "; ".join(parts)
-
-
-def _filesystem(folder: Path) -> str:
-    """The type of the filesystem a folder is on; on tmpfs an fsync costs nothing."""
-    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    holding = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
-    return max(holding, key=lambda mount: len(mount[0]))[1]
 
 
 def _options() -> argparse.Namespace:

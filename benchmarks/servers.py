@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class Server:
         arguments = {"port": self.port, "count": count, "seconds": seconds, "connections": connections}
         words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "benchmarks.load", *words]
-        with _process(command, os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as generator:
+        with process(command, os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as generator:
             output, complaint = generator.communicate()
         if generator.returncode:
             last = complaint.decode(errors="replace").strip().splitlines()[-1:]
@@ -93,8 +93,8 @@ def billhook(name: str, folder: Path, services: Services | None) -> Iterator[Ser
     """`billhook serve` as it is shipped: with the services, or with the embedded database and server."""
     environment = billhook_environment(folder, services)
     if services:
-        subprocess.run([*_BILLHOOK, "migrate"], env=environment, cwd=_ROOT, check=True, capture_output=True)
-    with _serving(name, [*_BILLHOOK, "serve"], environment, folder) as server:
+        subprocess.run([*BILLHOOK, "migrate"], env=environment, cwd=_ROOT, check=True, capture_output=True)
+    with _serving(name, [*BILLHOOK, "serve"], environment, folder) as server:
         yield server
     if services is None:
         # Its keeper stops the embedded server when nobody uses it; only then the folder may go.
@@ -105,11 +105,11 @@ def billhook(name: str, folder: Path, services: Services | None) -> Iterator[Ser
 def stored(folder: Path, services: Services | None) -> int:
     """How many events `billhook audit` finds."""
     environment = billhook_environment(folder, services)
-    audit = subprocess.run([*_BILLHOOK, "audit", "--json"], env=environment, cwd=_ROOT, check=True, capture_output=True)
+    audit = subprocess.run([*BILLHOOK, "audit", "--json"], env=environment, cwd=_ROOT, check=True, capture_output=True)
     return int(json.loads(audit.stdout)["received"])
 
 
-_BILLHOOK = (sys.executable, "-m", "receiver.cli")
+BILLHOOK = (sys.executable, "-m", "receiver.cli")
 
 
 def billhook_environment(folder: Path, services: Services | None) -> dict[str, str]:
@@ -132,20 +132,30 @@ def billhook_environment(folder: Path, services: Services | None) -> dict[str, s
 
 @contextmanager
 def _serving(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[Server]:
-    log = folder / f"{name}.log"
-    with log.open("wb") as stderr, _process(command, environment, stdout=stderr, stderr=stderr) as process:
-        deadline = time.monotonic() + _STARTING
-        while (announced := re.search(r"receiving on http://[\d.]+:(\d+)/", log.read_text())) is None:
-            if process.poll() is not None or time.monotonic() > deadline:
-                last = log.read_text(errors="replace").strip().splitlines()[-1:]
-                raise ServerError(f"{name} does not start: {''.join(last) or 'it says nothing'}")
-            time.sleep(0.02)
-        yield Server(name, int(announced[1]), process.pid)
+    announcement = re.compile(r"receiving on http://[\d.]+:(\d+)/")
+    with announced(name, command, environment, folder, announcement) as (pid, found):
+        yield Server(name, int(found[1]), pid)
 
 
 @contextmanager
-def _process(
-    command: list[str], environment: Mapping[str, str], stdout: IO[bytes] | int, stderr: IO[bytes] | int
+def announced(
+    name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, announcement: re.Pattern[str]
+) -> Iterator[tuple[int, re.Match[str]]]:
+    """A process that has said on stderr that it is ready: its id, and what it said. Raises ServerError."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as stderr, process(command, environment, stdout=stderr, stderr=stderr) as started:
+        deadline = time.monotonic() + _STARTING
+        while (found := announcement.search(log.read_text(errors="replace"))) is None:
+            if started.poll() is not None or time.monotonic() > deadline:
+                last = log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise ServerError(f"{name} does not start: {''.join(last) or 'it says nothing'}")
+            time.sleep(0.02)
+        yield started.pid, found
+
+
+@contextmanager
+def process(
+    command: Sequence[str], environment: Mapping[str, str], stdout: IO[bytes] | int, stderr: IO[bytes] | int
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own, so that Ctrl-C reaches only us; it is ended with the block."""
     process = subprocess.Popen(

@@ -32,13 +32,17 @@ class Services:
 
 
 @contextmanager
-def services() -> Iterator[Services]:
-    """A fresh database and an unused prefix, gone at the end of the block. Raises ServiceError."""
+def services(name: str = "") -> Iterator[Services]:
+    """A fresh database and an unused prefix, gone at the end of the block; a `name` for each of several.
+
+    Raises ServiceError.
+    """
     url = os.environ.get("BILLHOOK_DATABASE_URL", DATABASE_URL).replace("postgresql+psycopg://", "postgresql://", 1)
     redis_url = os.environ.get("BILLHOOK_REDIS_URL", REDIS_URL)
     if not url.startswith("postgresql://"):
         raise ServiceError("BILLHOOK_DATABASE_URL: not a postgresql:// URL; --only sqlite measures without one")
-    prefix = f"{_NAME}:"
+    database = f"{_NAME}_{name}" if name else _NAME
+    prefix = f"{database}:"
     try:
         redis = Redis.from_url(redis_url, socket_connect_timeout=5)
         redis_version = redis.info("server")["redis_version"]
@@ -47,16 +51,16 @@ def services() -> Iterator[Services]:
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
             postgres_version = _postgres_version(connection)
-            connection.execute(f"CREATE DATABASE {_NAME}")
+            connection.execute(f"CREATE DATABASE {database}")
     except psycopg.Error as error:
         raise ServiceError(f"PostgreSQL: {_line(error)}; see BILLHOOK_DATABASE_URL, or use --only sqlite") from None
     try:
-        own = make_url(url).set(database=_NAME).render_as_string(hide_password=False)
+        own = make_url(url).set(database=database).render_as_string(hide_password=False)
         yield Services(own, redis_url, prefix, f"{postgres_version}; Redis {redis_version}")
     finally:
         clear(redis, prefix)
         with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
-            connection.execute(f"DROP DATABASE IF EXISTS {_NAME} WITH (FORCE)")
+            connection.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
 
 def clear(redis: Redis, prefix: str) -> None:

@@ -6,11 +6,15 @@ BillhookError
 ├── RegistrationError      a handler cannot be registered or its module not loaded
 ├── ProviderError          a provider's API refused or failed (code, status, retry_after)
 │   └── ProviderUnavailable    … and the same call may succeed later
+├── StepError              a step of a handler is misused, or its result cannot be kept
+├── LeaseLost              a run went on for so long that it is another process's by now
 ├── Retry                  raised by a handler: run me again
 └── Discard                raised by a handler: this event is none of my business
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 
 class BillhookError(Exception):
@@ -36,18 +40,38 @@ class RegistrationError(BillhookError):
 class ProviderError(BillhookError):
     """A provider's API answered with an error.
 
-    `code` is the provider's own (`INVOICE_NOT_DRAFT`), `status` the HTTP status (0: no answer came).
+    `code` is the provider's own (`INVOICE_NOT_DRAFT`), `status` the HTTP status (0: no answer came), `details`
+    what it says of single fields, `request_id` what its support asks for.
     """
 
-    def __init__(self, code: str, message: str, *, status: int = 0, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int = 0,
+        retry_after: float | None = None,
+        details: Sequence[Mapping[str, str]] = (),
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.status = status
         self.retry_after = retry_after
+        self.details = tuple(details)
+        self.request_id = request_id
 
 
 class ProviderUnavailable(ProviderError):
     """The API did not answer, was over its limit (429) or failed (5xx): the same call may succeed later."""
+
+
+class StepError(BillhookError):
+    """A step's name was used before, or its result is not JSON, not bytes, or too large to keep."""
+
+
+class LeaseLost(BillhookError):
+    """The run was given to another process, because this one was silent beyond its timeout."""
 
 
 class Retry(BillhookError):

@@ -7,17 +7,24 @@ A provider's `parse` fills in what the body says; the receiver adds what only it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from handlers.errors import ParseError
 
+if TYPE_CHECKING:
+    from handlers.views import CustomerView, InvoiceView
+
 Headers = Sequence[tuple[bytes, bytes]]
 """Header names (lower case) and values as they came over the wire: duplicates kept, nothing decoded."""
+
+
+Views = Mapping[str, Callable[["Event"], "InvoiceView | CustomerView"]]
+"""By kind of object, what makes an event's typed view."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,7 @@ class Event:
     """Dotted name, such as `invoice.paid`."""
     data: Mapping[str, Any]
     occurred_at: datetime
-    """UTC; when it happened, by the provider's clock."""
+    """UTC; when it happened, by the provider's clock; when it was received, where the provider does not say."""
     organization: str | None = None
     """The provider's id of the account the event belongs to."""
     object_kind: str | None = None
@@ -48,7 +55,28 @@ class Event:
     """The configured sender it came from."""
     provider: str = ""
     received_at: datetime | None = None
+    views: Views | None = field(default=None, repr=False, compare=False)
+    """The provider's way to `invoice` and `customer`."""
 
+    @property
+    def invoice(self) -> InvoiceView:
+        """The invoice that the event is about, with money as Decimal. Raises ValueError where it is about none."""
+        return cast("InvoiceView", self._view("invoice"))
+
+    @property
+    def customer(self) -> CustomerView:
+        """The customer that the event is about. Raises ValueError where it is about none."""
+        return cast("CustomerView", self._view("customer"))
+
+    def _view(self, kind: str) -> InvoiceView | CustomerView:
+        view = self.views.get(kind) if self.views and self.object_kind == kind and self.object_id else None
+        if view is None:
+            raise ValueError(f"{self.type} of {self.provider or 'no provider'} is not about {kind}s that are known")
+        return view(self)
+
+
+AT_RECEIPT = datetime.max.replace(tzinfo=UTC)
+"""The `occurred_at` of an event whose sender does not say when: the inbox puts the time of receipt in its place."""
 
 _TYPE = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 

@@ -1,7 +1,8 @@
 """Worked handlers, one lesson each. Run them with `BILLHOOK_HANDLERS=handlers.examples`, or watch `billhook demo`.
 
 A module of your own looks like this one, and may have any name but `handlers`: name it in `BILLHOOK_HANDLERS`. What
-these send on reaches every endpoint that wants its type (`billhook endpoints add URL --types "receipt.*"`).
+these send on reaches every endpoint that wants its type (`billhook endpoints add URL --types "receipt.*"`). Whole tasks
+are in `handlers/recipes`, and docs/handlers.md has the rules.
 """
 
 from __future__ import annotations
@@ -24,12 +25,24 @@ def send_receipt(event: Event, ctx: Context) -> None:
 def book_payment(event: Event, ctx: Context) -> None:
     """A handler that raises is run again: here up to 5 times, after 1 s, 2 s, 4 s and so on.
 
-    Each handler has a run of its own, so `send_receipt` is not repeated with it. An attempt may fail after its work
-    was done; so give the other side a reference that stays the same, and let it tell what it has seen before. Raise
-    `Retry(after=60)` instead of an error of your own to choose the wait.
+    Each handler has a run of its own, so `send_receipt` is not repeated with it. A step that has returned is not called
+    again by a later attempt. Only its process may die between the work and the record of it; so give the other side a
+    reference that stays the same, and let it tell what it has seen before. Raise `Retry(after=60)` instead of an
+    error of your own to choose the wait.
     """
-    entry = _Ledger(awake=ctx.attempt > 1).book(event.data["total"], reference=event.id)
+    ledger = _Ledger(awake=ctx.attempt > 1)
+    entry = ctx.step("book", lambda: ledger.book(event.data["total"], reference=event.id))
     ctx.emit("payment.booked", {"invoice": event.data["id"], "entry": entry})
+
+
+@on("invoice.finalized")
+def tell_customer(event: Event, ctx: Context) -> None:
+    """`ctx.client` calls the provider's API with the key of the event's source, for what a delivery does not say.
+
+    `event.invoice` is a typed view of `event.data`, the same for every provider; its money is `Decimal`.
+    """
+    customer = ctx.client("hisab").customers.get(event.invoice.customer_id)
+    ctx.emit("invoice.ready", {"invoice": event.invoice.number, "total": event.invoice.total, "to": customer["email"]})
 
 
 @on("customer.created", "customer.updated")
@@ -44,7 +57,10 @@ async def check_customer(event: Event, ctx: Context) -> None:
 
 @on("invoice.sent", "invoice.voided")
 def plan_reminder(event: Event, ctx: Context) -> None:
-    """`Discard` ends a run for good without calling it a failure; its reason is recorded with the run."""
+    """`Discard` ends a run for good without calling it a failure; its reason is recorded with the run.
+
+    `handlers/recipes/dunning.py` waits for the day itself, with `ctx.sleep_until`.
+    """
     due = event.data.get("due_date")
     if event.type == "invoice.voided" or due is None:
         raise Discard("nothing to remind of")

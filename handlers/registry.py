@@ -1,28 +1,48 @@
-"""Which function handles which event: `@on`, and loading the modules of a user that call it."""
+"""Which function handles which event: `@on`, and the table of what it registered."""
 
 from __future__ import annotations
 
-import glob
-import importlib
-import importlib.util
-import inspect
-import re
+import os
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import TypeVar
+from types import FrameType
+from typing import Any, Never, Self, TypeVar
 
+from handlers import checks
 from handlers.context import Context
 from handlers.errors import RegistrationError
 from handlers.event import Event
 
 Function = Callable[[Event, Context], Awaitable[None] | None]
 F = TypeVar("F", bound=Function)
+Limit = Callable[[], AbstractContextManager[None]]
 
-_PATTERN = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?")
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where `on` was called."""
+
+    file: str
+    line: int
+    module: str
+
+    @classmethod
+    def of(cls, frame: FrameType) -> Self:
+        """The line that a frame is at."""
+        name = frame.f_code.co_filename
+        file = name if name.startswith("<") else os.path.abspath(name)  # <stdin> is no file
+        return cls(file, frame.f_lineno, str(frame.f_globals.get("__name__", "")))
+
+    def __str__(self) -> str:
+        return f"{short(self.file)}:{self.line}"
+
+
+def short(path: str) -> str:
+    """A path as people read it: from the folder they stand in, where it lies below that."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +57,41 @@ class Handler:
     retries: int
     backoff: float
     timeout: float
+    ordered: bool = False
+    """Whether the runs of one object follow each other, by `occurred_at`."""
+    concurrency: int | None = None
+    """How many of its runs may be at work at once, over all workers."""
+    when: Callable[[Event], bool] | None = None
+    """A further condition on the event."""
+    place: Place | None = None
+    """Where it was registered."""
 
-    def wants(self, event: Event) -> bool:
-        """Whether this handler is for that event."""
+    def hears(self, event_type: str, *, provider: str | None = None, source: str | None = None) -> bool:
+        """Whether events of that type are for this handler, as far as `when` does not say; None stands for any."""
         return (
-            any(matches(pattern, event.type) for pattern in self.patterns)
-            and self.provider in (None, event.provider)
-            and self.source in (None, event.source)
+            any(matches(pattern, event_type) for pattern in self.patterns)
+            and (provider is None or self.provider in (None, provider))
+            and (source is None or self.source in (None, source))
         )
+
+    def wants(self, event: Event, limit: Limit = nullcontext) -> bool:
+        """Whether this handler is for that event.
+
+        `limit` bounds the time of `when`. Where that raises anything, or takes longer, it is: the run that follows
+        asks `when` again, and its failure is recorded and tried again like any other. An event is never dropped
+        because a condition could not be told.
+        """
+        if not self.hears(event.type, provider=event.provider, source=event.source):
+            return False
+        if self.when is None:
+            return True
+        try:
+            with limit():
+                return bool(self.when(event))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return True
 
 
 def matches(pattern: str, event_type: str) -> bool:
@@ -56,7 +103,7 @@ def matches(pattern: str, event_type: str) -> bool:
 
 def valid_pattern(pattern: str) -> bool:
     """Whether this is an event type, or one that ends in `.*`, or `*`."""
-    return _PATTERN.fullmatch(pattern) is not None
+    return checks.PATTERN.fullmatch(pattern) is not None
 
 
 class Registry:
@@ -64,131 +111,103 @@ class Registry:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._unused: dict[object, Place] = {}
 
     def on(
         self,
+        /,
         *patterns: str,
         provider: str | None = None,
         source: str | None = None,
         retries: int = 8,
         backoff: float = 2.0,
         timeout: float = 30.0,
+        ordered: bool = False,
+        concurrency: int | None = None,
+        when: Callable[[Event], bool] | None = None,
         name: str | None = None,
+        **unknown: Never,
     ) -> Callable[[F], F]:
         """Register the decorated function for events whose type matches one of `patterns`.
 
-        `retries` after the first attempt, waiting `backoff` seconds, then twice as long each time; `timeout`
-        in seconds ends one attempt. `name` (default: module and function) is what its runs are recorded under:
-        keep it when the function moves. Raises RegistrationError at import when something is wrong.
+        A pattern is `invoice.paid`, `invoice.*` or `*`. `provider` and `source` narrow down whose events, and `when`, a
+        plain function of the event, which of them. `retries` after the first attempt (0 to 1000), waiting `backoff`
+        seconds, then twice as long each time, up to six hours; `timeout` in seconds, up to a day, ends one attempt.
+        `ordered` has the runs of one object follow each other; `concurrency` is how many runs may be at work at
+        once, over all workers. `name` (default: module and function) is what its runs are recorded under: keep it
+        when the function moves. Raises RegistrationError, which names file and line, when something is wrong.
         """
-
-        if any(not isinstance(pattern, str) for pattern in patterns):
-            raise RegistrationError('@on needs an event type, such as @on("invoice.paid")')
+        place = Place.of(sys._getframe(1))
+        options: dict[str, Any] = {
+            "provider": provider,
+            "source": source,
+            "retries": retries,
+            "backoff": backoff,
+            "timeout": timeout,
+            "ordered": ordered,
+            "concurrency": concurrency,
+            "when": when,
+            "name": name,
+        }
+        _refuse(place, checks.of_options(options, unknown))
+        _refuse(place, checks.of_patterns(patterns))
+        token = object()
+        self._unused[token] = place
 
         def register(function: F) -> F:
-            handler = Handler(
-                name=name or _name(function),
-                function=function,
-                patterns=patterns,
-                provider=provider,
-                source=source,
-                retries=retries,
-                backoff=backoff,
-                timeout=timeout,
-            )
-            _check(handler, self._handlers)
-            self._handlers[handler.name] = handler
+            self._unused.pop(token, None)
+            _refuse(place, checks.of_function(function))
+            chosen = options | {"name": name or _name(function, place)}
+            self._add(Handler(function=function, patterns=patterns, place=place, **chosen), place)
             return function
 
         return register
 
+    def _add(self, handler: Handler, place: Place) -> None:
+        other = self._handlers.get(handler.name)
+        if other is not None:
+            raise RegistrationError(
+                f"{place}: there is a handler {handler.name} already, at {other.place}: "
+                'give one of them a name of its own, as in @on("invoice.paid", name="receipts")'
+            )
+        self._handlers[handler.name] = handler
+
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._handlers.values())
 
-    def wanting(self, event: Event) -> list[Handler]:
-        """The handlers for an event."""
-        return [handler for handler in self._handlers.values() if handler.wants(event)]
+    def wanting(self, event: Event, limit: Limit = nullcontext) -> list[Handler]:
+        """The handlers for an event; `limit` bounds the time of each one's `when`."""
+        return [handler for handler in self._handlers.values() if handler.wants(event, limit)]
 
     def get(self, name: str) -> Handler | None:
         """The handler of that name; None where this process has not loaded it."""
         return self._handlers.get(name)
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop handlers, as those of a module that did not load to its end."""
+        for name in names:
+            del self._handlers[name]
 
-def _name(function: Function) -> str:
+    @property
+    def unused(self) -> list[Place]:
+        """Where `on` was called and decorated nothing."""
+        return list(self._unused.values())
+
+
+def _refuse(place: Place, complaints: Iterator[str]) -> None:
+    for complaint in complaints:
+        raise RegistrationError(f"{place}: {complaint}")
+
+
+def _name(function: Function, place: Place) -> str:
     try:
-        return f"{function.__module__}.{function.__qualname__}"
+        name = f"{function.__module__}.{function.__qualname__}"
     except AttributeError:
-        raise RegistrationError(f"{function!r} has no name of its own: give it one with name=") from None
-
-
-def _check(handler: Handler, known: dict[str, Handler]) -> None:
-    where = f"handler {handler.name}"
-    if not handler.patterns:
-        raise RegistrationError(f'{where}: @on needs an event type, such as @on("invoice.paid")')
-    for pattern in handler.patterns:
-        if not valid_pattern(pattern):
-            raise RegistrationError(f"{where}: {pattern!r} is not an event type, a prefix with .* or *")
-    if handler.name in known:
-        raise RegistrationError(f"{where}: registered twice; give one of them another name=")
-    if handler.retries < 0 or handler.backoff <= 0 or handler.timeout <= 0:
-        raise RegistrationError(f"{where}: retries must not be negative, backoff and timeout must be above 0")
-    try:
-        inspect.signature(handler.function).bind(object(), object())
-    except TypeError:
-        raise RegistrationError(f"{where}: the function must take (event, context)") from None
-    if inspect.isgeneratorfunction(handler.function) or inspect.isasyncgenfunction(handler.function):
-        raise RegistrationError(f"{where}: the function must not yield: calling a generator runs nothing of it")
+        shown = checks.shown(function)
+        raise RegistrationError(f'{place}: {shown} has no name of its own: give it one, name="receipts"') from None
+    _refuse(place, checks.of_name(name))
+    return name
 
 
 REGISTRY = Registry()
 on = REGISTRY.on
-
-
-def load(names: Iterable[str]) -> list[ModuleType]:
-    """Import modules of handlers by dotted name, file or glob. Raises RegistrationError in one line."""
-    modules = []
-    for name in names:
-        if name.endswith(".py") or "/" in name:
-            files = sorted(glob.glob(name, recursive=True))
-            if not files:
-                raise RegistrationError(f"no file matches {name}")
-            modules += [_load(Path(file).stem, file) for file in files]
-        else:
-            modules.append(_load(name, None))
-    return modules
-
-
-def _load(name: str, file: str | None) -> ModuleType:
-    if name == "handlers":
-        raise RegistrationError("`handlers` is Billhook's own package: give your module another name")
-    # A console script does not look in the folder it is started in; users' modules stand there.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    if file is not None and name in sys.modules:
-        raise RegistrationError(f"{file}: there is another module named {name}: give the file another name")
-    try:
-        if file is None:
-            return importlib.import_module(name)
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(name, None)
-        reason = " ".join(str(error).split())
-        raise RegistrationError(
-            f"{file or name} does not load: {type(error).__name__}: {reason}{_place(error)}"
-        ) from None
-
-
-def _place(error: BaseException) -> str:
-    """Where in the user's code it went wrong; nothing where no line of theirs ran."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({error.filename}:{error.lineno})"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        ours = frame.filename == __file__ or frame.filename.startswith("<frozen") or "/importlib/" in frame.filename
-        if not ours:
-            return f" ({frame.filename}:{frame.lineno})"
-    return ""

@@ -12,16 +12,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from handlers.errors import ProviderError
 from receiver import health
-from receiver.answers import CLOSE, Receive, Scope, Send, failure
+from receiver.answers import Receive, Scope, Send
 from receiver.gather import Gatherer
-from receiver.webhooks import PREFIX, Webhooks
+from receiver.server import Take
+from receiver.webhooks import NO_UPGRADE, PREFIX, Webhooks
 from workers import inbox
 from workers.app import Runtime
+from workers.clients import Clients
 from workers.database import Held
 from workers.inbox import Arrival, Outcome, Window
-
-_NO_UPGRADE = failure(400, "BAD_REQUEST", "send the request without an Upgrade header", CLOSE)
+from workers.settings import Settings, SettingsError
 
 
 class Receiver:
@@ -31,12 +33,16 @@ class Receiver:
         self._webhooks = webhooks
         self._router = router
 
+    @property
+    def take(self) -> Take:
+        """The short way of a plain delivery."""
+        return self._webhooks.take
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and any(name == b"upgrade" for name, _ in scope["headers"]):
-            # The parser takes what follows such an offer for another request, body or not.
-            await _NO_UPGRADE.send(send)
-        elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
             await self._webhooks(scope, receive, send)
+        elif scope["type"] == "http" and any(name == b"upgrade" for name, _ in scope["headers"]):
+            await NO_UPGRADE.send(send)
         else:
             await self._router(scope, receive, send)
 
@@ -74,7 +80,19 @@ def create_app(runtime: Runtime) -> Receiver:
     )
     router.router.redirect_slashes = False
     router.state.runtime = runtime
-    return Receiver(Webhooks(settings, gatherer), router)
+    return Receiver(Webhooks(settings, gatherer, client=_askable(settings).get), router)
+
+
+def _askable(settings: Settings) -> Clients:
+    """The clients of the sources whose provider must be asked; raises SettingsError where one cannot be made."""
+    clients = Clients(settings)
+    for name, source in settings.sources.items():
+        if source.inbound().confirm is not None:
+            try:
+                clients.get(name)
+            except ProviderError as error:
+                raise SettingsError(f"BILLHOOK_SOURCES__{name.upper()}__API_KEY: {error}") from None
+    return clients
 
 
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}

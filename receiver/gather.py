@@ -12,15 +12,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 
 from workers import database
 from workers.inbox import Arrival, Outcome
 from workers.logs import log
 from workers.metrics import ACCEPT_SECONDS, BATCH_SIZE
 
-LARGEST = 256
+MAX_BATCH = 256
 """Rows of one commit; beyond it the rows cost more than the commit."""
-
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""Bytes of bodies after which a commit takes no further row."""
+MAX_WAITING_BYTES = 256 * 1024 * 1024
+"""Bytes of bodies that may wait; with small bodies the number that may wait is reached long before."""
 
 PAUSE = 0.05
 """Seconds between announcements while deliveries keep coming, so that a message to the workers is worth its price."""
@@ -32,11 +36,13 @@ class Overloaded(Exception):
     """Too many deliveries wait for the database."""
 
 
-class Unavailable(Exception):
+@dataclass(frozen=True, slots=True)
+class Unavailable:
     """The delivery could not be stored; the sender should try again."""
 
 
-Waiting = tuple[Arrival, "asyncio.Future[Outcome]"]
+Result = Outcome | Unavailable
+Waiting = tuple[Arrival, Callable[[Result], None]]
 
 
 class Gatherer:
@@ -56,6 +62,7 @@ class Gatherer:
         self._announce = announce
         self._max_waiting = max_waiting
         self._waiting: deque[Waiting] = deque()
+        self._waiting_bytes = 0
         self._committing = False
         self._new: list[Arrival] = []
         self._announcing = False
@@ -64,14 +71,19 @@ class Gatherer:
         self._committer = ThreadPoolExecutor(1, "commit")
         self._announcer = ThreadPoolExecutor(1, "announce")
 
-    async def submit(self, arrival: Arrival) -> Outcome:
-        """Wait until the arrival is stored. Raises Overloaded or Unavailable."""
-        if len(self._waiting) >= self._max_waiting:
+    def put(self, arrival: Arrival, done: Callable[[Result], None]) -> None:
+        """Let the arrival wait for the next commit, after which `done` is called in this loop. Raises Overloaded."""
+        if len(self._waiting) >= self._max_waiting or self._waiting_bytes > MAX_WAITING_BYTES:
             raise Overloaded
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((arrival, future))
+        self._waiting.append((arrival, done))
+        self._waiting_bytes += len(arrival.event.body)
         if not self._committing:
             self._start()
+
+    async def submit(self, arrival: Arrival) -> Result:
+        """Wait until the arrival is stored, or cannot be. Raises Overloaded."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.put(arrival, lambda result: None if future.done() else future.set_result(result))
         return await future
 
     async def close(self) -> None:
@@ -85,8 +97,12 @@ class Gatherer:
         self._announcer.shutdown(wait=False)
 
     def _start(self) -> None:
-        count = min(len(self._waiting), LARGEST)
-        batch = [self._waiting.popleft() for _ in range(count)]
+        batch: list[Waiting] = []
+        size = 0
+        while self._waiting and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1][0].event.body)
+        self._waiting_bytes -= size
         self._committing = True
         self._committer.submit(self._commit, asyncio.get_running_loop(), batch)
 
@@ -98,7 +114,7 @@ class Gatherer:
         BATCH_SIZE.observe(len(batch))
         loop.call_soon_threadsafe(self._finish, batch, results)
 
-    def _outcomes(self, arrivals: list[Arrival]) -> list[Outcome | Exception]:
+    def _outcomes(self, arrivals: list[Arrival]) -> list[Result]:
         try:
             return list(self._accept(arrivals))
         except Exception as error:
@@ -113,21 +129,19 @@ class Gatherer:
         # One of them is what the database refuses: the others must not suffer for it.
         return [outcome for arrival in arrivals for outcome in self._outcomes([arrival])]
 
-    def _finish(self, batch: list[Waiting], results: list[Outcome | Exception]) -> None:
+    def _finish(self, batch: list[Waiting], results: list[Result]) -> None:
         self._committing = False
         self._quiet.set()
         if self._waiting:
             self._start()
         new = []
-        for (arrival, future), result in zip(batch, results, strict=True):
+        for (arrival, done), result in zip(batch, results, strict=True):
             if isinstance(result, Outcome) and result.kind == "accepted":
                 new.append(arrival)
-            if future.done():  # its sender has gone
-                continue
-            if isinstance(result, Outcome):
-                future.set_result(result)
-            else:
-                future.set_exception(result)
+            try:
+                done(result)
+            except Exception as error:  # one that cannot be answered must not keep the others waiting
+                log.exception("could not answer a sender", action="answer_failed", error=type(error).__name__)
         if new:
             self._new += new
             if not self._announcing:
@@ -142,7 +156,7 @@ class Gatherer:
         except Exception as error:  # what was not announced is swept up; what comes next must still be announced
             reason = type(error).__name__
             log.exception("could not announce deliveries; the sweep will ring", action="announce_failed", error=reason)
-        log.info("accepted", action="accepted", event_ids=[arrival.event.id for arrival in new])
+        log.info("accepted", action="accepted", event_ids=[arrival.id for arrival in new])
         loop.call_soon_threadsafe(loop.call_later, PAUSE, self._announce_next, loop)
 
     def _announce_next(self, loop: asyncio.AbstractEventLoop) -> None:

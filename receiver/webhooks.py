@@ -18,17 +18,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
+import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter
 
-from handlers.errors import ParseError, VerificationError
-from handlers.event import Headers
-from handlers.providers import PROVIDERS, Provider
+from handlers.errors import ParseError, ProviderError, VerificationError
+from handlers.event import Event, Headers
+from handlers.providers import PROVIDERS, Inbound
 from receiver.answers import CLOSE, Answer, Receive, Scope, Send, failure, success
 from receiver.gather import Gatherer, Overloaded, Unavailable
 from receiver.throttle import Throttle
@@ -36,9 +38,15 @@ from workers import ids
 from workers.inbox import Arrival, Outcome
 from workers.logs import log
 from workers.metrics import DELIVERIES
-from workers.settings import Settings
+from workers.settings import Settings, Source
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PREFIX = "/webhooks/"
+NO_UPGRADE = failure(400, "BAD_REQUEST", "send the request without an Upgrade header", CLOSE)
+"""The parser takes what follows such an offer for another request, body or not."""
+_LATER = failure(503, "UNAVAILABLE", "cannot store deliveries now; send it again later", (b"retry-after", b"5"))
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 _KEPT = frozenset({b"user-agent", b"content-type"})
@@ -62,8 +70,8 @@ class Sender:
     """A source, prepared once: what its requests are checked with."""
 
     name: str
-    provider: Provider
-    keys: tuple[bytes, ...] = field(repr=False)
+    inbound: Inbound
+    keys: tuple[bytes | Ed25519PublicKey, ...] = field(repr=False)
     once: frozenset[bytes]
     """Headers that may stand only once."""
     kept: frozenset[bytes]
@@ -73,12 +81,22 @@ class Sender:
 class Webhooks:
     """The ASGI application of `/webhooks/`."""
 
-    def __init__(self, settings: Settings, gatherer: Gatherer, clock: Callable[[], float] = time.time) -> None:
-        self._senders = {
-            name: _sender(name, PROVIDERS[source.provider], source.keys()) for name, source in settings.sources.items()
+    def __init__(
+        self,
+        settings: Settings,
+        gatherer: Gatherer,
+        clock: Callable[[], float] = time.time,
+        client: Callable[[str], Any] | None = None,
+    ) -> None:
+        self._senders = {name: _sender(name, source) for name, source in settings.sources.items()}
+        self._by_target = {
+            f"{PREFIX}{name}".encode(): sender
+            for name, sender in self._senders.items()
+            if sender.inbound.schemes and sender.inbound.confirm is None
         }
         # A source that does not exist is treated like one whose secret nobody knows, so that it takes as long.
-        self._nobody = _sender("", next(iter(PROVIDERS.values())), (os.urandom(32),))
+        self._nobody = _sender("", Source(provider=next(iter(PROVIDERS)), secrets=(secrets.token_hex(),)))
+        self._client = client
         self._gatherer = gatherer
         self._max_body = settings.max_body_bytes
         self._read_timeout = settings.read_timeout
@@ -86,10 +104,42 @@ class Webhooks:
         self._clock = clock
         self._counters: dict[tuple[str, str, str], Counter] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sender = self._senders.get(scope["path"][len(PREFIX) :], self._nobody)
+    def take(self, target: bytes, headers: Headers, body: bytes, reply: Callable[[Answer], None]) -> bool:
+        """Take a POST that came in one piece, if it is a delivery to be stored; `reply` is called when it is.
+
+        False for any other: nothing has happened then, and it is refused, counted and throttled by `__call__`.
+        """
+        sender = self._by_target.get(target)
+        if sender is None:
+            return False
         try:
-            answer = await self._answer(sender, scope, receive)
+            self._check_limits(sender, "POST", headers)
+            if len(body) > self._max_body:
+                return False
+            arrival = self._arrival(sender, headers, body, self._clock())
+            self._gatherer.put(arrival, partial(self._reply, sender, reply))
+        except (Refused, VerificationError, ParseError, Overloaded):
+            return False
+        except Exception as error:  # a fault of ours: the ordinary way answers 500, so that it is sent again
+            log.exception("taking a delivery failed", action="take_failed", error=type(error).__name__)
+            return False
+        return True
+
+    def _reply(self, sender: Sender, reply: Callable[[Answer], None], result: Outcome | Unavailable) -> None:
+        try:
+            answer = self._stored(sender, result)
+        except Refused as refused:
+            self._count(sender, "refused", refused.reason)
+            answer = refused.answer
+        reply(answer)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name, slash, token = scope["path"][len(PREFIX) :].partition("/")
+        sender = self._senders.get(name, self._nobody)
+        if bool(slash) is bool(sender.inbound.schemes):
+            sender = self._nobody
+        try:
+            answer = await self._answer(sender, scope, receive, token.encode())
         except Refused as refused:
             self._count(sender, "refused", refused.reason)
             answer = refused.answer
@@ -98,20 +148,17 @@ class Webhooks:
             return
         await answer.send(send)
 
-    async def _answer(self, sender: Sender, scope: Scope, receive: Receive) -> Answer:
-        headers: Headers = scope["headers"]
-        self._check_limits(sender, scope["method"], headers)
+    async def _answer(self, sender: Sender, scope: Scope, receive: Receive, token: bytes) -> Answer:
+        self._check_limits(sender, scope["method"], scope["headers"])
         body = await self._read(receive)
         now = self._clock()
-        arrival = self._verify(sender, scope, headers, body, now)
+        arrival = self._verify(sender, scope, body, now, token)
+        if sender.inbound.confirm is not None:
+            await self._confirm(sender, scope, arrival.event, now)
         try:
-            outcome = await self._gatherer.submit(arrival)
-        except (Overloaded, Unavailable) as error:
-            raise Refused(
-                type(error).__name__.lower(),
-                failure(503, "UNAVAILABLE", "cannot store deliveries now; send it again later", (b"retry-after", b"5")),
-            ) from None
-        return self._stored(sender, outcome)
+            return self._stored(sender, await self._gatherer.submit(arrival))
+        except Overloaded:
+            raise Refused("overloaded", _LATER) from None
 
     def _check_limits(self, sender: Sender, method: str, headers: Headers) -> None:
         if method != "POST":
@@ -134,6 +181,8 @@ class Webhooks:
                     raise Refused("encoding", failure(415, "UNSUPPORTED_ENCODING", "send the body uncompressed", CLOSE))
             elif name == b"host":
                 hosts += 1
+            elif name == b"upgrade":
+                raise Refused("upgrade", NO_UPGRADE)
         if size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
             raise Refused("headers", failure(431, "HEADERS_TOO_LARGE", "too many or too large headers", CLOSE))
         if hosts != 1:
@@ -164,30 +213,43 @@ class Webhooks:
         message = f"the body exceeds {self._max_body} bytes"
         return Refused("too_large", failure(413, "PAYLOAD_TOO_LARGE", message, CLOSE))
 
-    def _verify(self, sender: Sender, scope: Scope, headers: Headers, body: bytes, now: float) -> Arrival:
+    def _verify(self, sender: Sender, scope: Scope, body: bytes, now: float, token: bytes) -> Arrival:
         try:
-            verified = sender.provider.verify(headers, body, sender.keys, now)
+            return self._arrival(sender, scope["headers"], body, now, token)
         except VerificationError as error:
             raise self._unverified(sender, scope, error, now) from None
-        try:
-            event = sender.provider.parse(headers, body)
         except ParseError as error:
             log.warning(
                 "a verified delivery is not an event", action="parse_failed", source=sender.name, error=str(error)
             )
             raise Refused("not_an_event", failure(400, "VALIDATION_ERROR", str(error))) from None
+
+    async def _confirm(self, sender: Sender, scope: Scope, event: Event, now: float) -> None:
+        """Ask the provider itself, in a thread: its client blocks."""
+        confirm, client = sender.inbound.confirm, self._client
+        if confirm is None or client is None:  # what cannot be asked is not taken for granted
+            raise Refused("unconfirmed", _LATER)
+        try:
+            await asyncio.to_thread(lambda: confirm(client(sender.name), event))
+        except VerificationError as error:
+            raise self._unverified(sender, scope, error, now) from None
+        except ProviderError as error:
+            log.warning("the provider could not be asked", action="unconfirmed", source=sender.name, code=error.code)
+            raise Refused("unconfirmed", _LATER) from None
+
+    def _arrival(self, sender: Sender, headers: Headers, body: bytes, now: float, token: bytes = b"") -> Arrival:
+        verified = sender.inbound.verify(headers, body, sender.keys, now, token)
+        event = sender.inbound.parse(headers, body)
         digest = hashlib.sha256(body)
+        signed_id = verified.delivery_id if sender.inbound.signs_id else None
+        event_key = event.key or signed_id or digest.hexdigest()
         return Arrival(
-            event=replace(
-                event,
-                id=ids.new("evt"),
-                source=sender.name,
-                provider=sender.provider.name,
-                received_at=datetime.fromtimestamp(now, UTC),
-                body=body,
-            ),
-            delivery_id=verified.delivery_id,
-            event_key=event.key or digest.hexdigest(),
+            id=ids.new("evt"),
+            source=sender.name,
+            received_at=datetime.fromtimestamp(now, UTC),
+            event=event,
+            delivery_id=verified.delivery_id or event_key,
+            event_key=event_key,
             body_hash=digest.digest(),
             headers={name.decode(): value.decode("latin-1") for name, value in headers if name in sender.kept},
         )
@@ -202,7 +264,9 @@ class Webhooks:
         log.warning("a delivery failed verification", action="unverified", source=sender.name, reason=error.reason)
         return Refused(error.reason, failure(401, "UNAUTHORIZED", str(error)))
 
-    def _stored(self, sender: Sender, outcome: Outcome) -> Answer:
+    def _stored(self, sender: Sender, outcome: Outcome | Unavailable) -> Answer:
+        if isinstance(outcome, Unavailable):
+            raise Refused("unavailable", _LATER)
         self._count(sender, outcome.kind, "")
         if outcome.kind == "conflict":
             log.error(
@@ -223,9 +287,7 @@ class Webhooks:
         counter.inc()
 
 
-def _sender(name: str, provider: Provider, keys: tuple[bytes, ...]) -> Sender:
-    scheme = provider.scheme
-    kept = {scheme.timestamp, scheme.id, *_KEPT}
-    if provider.event_header:
-        kept.add(provider.event_header)
-    return Sender(name, provider, keys, frozenset(scheme.headers), frozenset(kept))
+def _sender(name: str, source: Source) -> Sender:
+    inbound, event_header = source.inbound(), PROVIDERS[source.provider].event_header
+    kept = inbound.kept | _KEPT | ({event_header} if event_header else set())
+    return Sender(name, inbound, source.keys(), inbound.once, kept)

@@ -32,7 +32,7 @@ def settings_table() -> str:
         "|---|---|---|",
     ]
     for name, field in Source.model_fields.items():
-        default = "" if field.is_required() else shown(field.get_default())
+        default = "" if field.is_required() else shown(field.get_default(call_default_factory=True))
         lines.append(
             f"| `BILLHOOK_SOURCES__SHOP__{name.upper()}` | {f'`{default}`' if default else ''} | {field.description} |"
         )
@@ -52,7 +52,7 @@ def test_the_readmes_handler_is_registered_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "receipts.py").write_text(code[1])
 
     # In a process of its own: what is registered stays registered.
-    load = "from handlers import registry; registry.load(['receipts.py']); print(*registry.REGISTRY._handlers)"
+    load = "from handlers import loading, registry; loading.load(['receipts.py']); print(*registry.REGISTRY._handlers)"
     loaded = subprocess.run(
         [sys.executable, "-c", load], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )

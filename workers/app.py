@@ -27,7 +27,13 @@ CHUNK = 100
 ENOUGH_RUNG = 100
 """Messages in a queue above which the sweep adds none: the bell is ringing already."""
 
-TASKS = ("workers.dispatch", "workers.delivery.deliver", "workers.schedule.generate")
+TASKS = (
+    "workers.dispatch",
+    "workers.delivery.deliver",
+    "workers.schedule.generate",
+    "workers.retention",
+    "workers.reconcile",
+)
 """The modules with tasks; only a worker imports them."""
 
 app = Celery("billhook", set_as_current=False, include=TASKS)

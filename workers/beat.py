@@ -16,6 +16,9 @@ from workers.settings import Settings
 
 _EXPIRES = 30
 """Seconds after which a tick that no worker took is worth nothing: later ones follow."""
+_PRUNE_INTERVAL = 3600.0
+_RECONCILE_INTERVAL = 60.0
+"""Seconds between looks for a source whose time has come to be compared with its provider."""
 
 
 class Every(schedule):
@@ -43,9 +46,16 @@ def service(settings: Settings) -> Service:
         "billhook.events.sweep": settings.sweep_interval,
         "billhook.deliveries.sweep": settings.sweep_interval,
         "billhook.schedules.sweep": settings.schedule_interval,
+        "billhook.events.prune": _PRUNE_INTERVAL,
     }
+    if any(source.reconcile_hours is not None for source in settings.sources.values()):
+        intervals["billhook.schedules.reconcile"] = _RECONCILE_INTERVAL
     app.conf.beat_schedule = {
-        task: {"task": task, "schedule": Every(timedelta(seconds=seconds)), "options": {"expires": _EXPIRES}}
+        task: {
+            "task": task,
+            "schedule": Every(timedelta(seconds=seconds)),
+            "options": {"expires": max(_EXPIRES, seconds)},
+        }
         for task, seconds in intervals.items()
     }
     return Service(app, scheduler_cls=Ticks, max_interval=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from handlers.errors import ProviderUnavailable
@@ -12,18 +13,37 @@ from workers.settings import Settings
 class Clients:
     """The clients of one process; made when first asked for, kept with their connections."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, max_wait: float = 0.0) -> None:
+        """`max_wait`: seconds that a client waits for its API's limit. By default none: it waits in the database."""
         self._settings = settings
+        self._max_wait = max_wait
         self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     def get(self, name: str) -> Any:
         """The client of the source `name`.
 
         Raises ProviderUnavailable when there is none or it has no API key: once that is set, the same call succeeds.
         """
-        if name not in self._clients:
-            self._clients[name] = self._make(name)
-        return self._clients[name]
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = self._make(name)
+            return self._clients[name]
+
+    def meant(self, name: str | None, own: str) -> Any:
+        """The client that a handler means by the name of a source or of a provider; None: the event's `own` source.
+
+        Of several sources of one provider the event's own is meant. Raises ProviderUnavailable as `get`.
+        """
+        if name is None or name in self._settings.sources:
+            return self.get(name or own)
+        of_provider = [source for source, one in self._settings.sources.items() if one.provider == name]
+        if own in of_provider:
+            return self.get(own)
+        if len(of_provider) > 1:
+            names = ", ".join(of_provider)
+            raise ProviderUnavailable("NO_SOURCE", f"several sources are of provider {name!r}; name one: {names}")
+        return self.get(of_provider[0] if of_provider else name)
 
     def _make(self, name: str) -> Any:
         source = self._settings.sources.get(name)
@@ -32,5 +52,13 @@ class Clients:
         if source.api_key is None:
             variable = f"BILLHOOK_SOURCES__{name.upper()}__API_KEY"
             raise ProviderUnavailable("NO_API_KEY", f"the source {name!r} has no API key: set {variable}")
+        client = PROVIDERS[source.provider].client
+        if client is None:
+            raise ProviderUnavailable("NO_API", f"{source.provider} is no provider with an API")
         options = {"api_url": source.api_url} if source.api_url else {}
-        return PROVIDERS[source.provider].client(api_key=source.api_key.get_secret_value(), **options)
+        try:
+            return client(api_key=source.api_key.get_secret_value(), max_wait=self._max_wait, **options)
+        except ValueError as error:  # its message quotes no secret
+            raise ProviderUnavailable(
+                "BAD_SETTINGS", f"the client of source {name!r} cannot be made: {error}"
+            ) from None

@@ -15,15 +15,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+import orjson
+from sqlalchemy import (
+    Connection,
+    Engine,
+    LargeBinary,
+    Text,
+    any_,
+    bindparam,
+    create_engine,
+    event,
+    inspect,
+    literal,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from handlers.errors import BillhookError
-from workers.models import Model
+from workers.models import RUNNING, Model, Work
 from workers.settings import Settings, SettingsError
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The revision this code works with: the newest file in `migrations/versions`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -139,6 +155,22 @@ class Held:
             connection.close()
 
 
+def among(
+    dialect: str, column: InstrumentedAttribute[Any], values: Sequence[str] | BindParameter[Any]
+) -> ColumnElement[bool]:
+    """Whether a text column has one of these values, or of those that a parameter will have.
+
+    One parameter on PostgreSQL: a statement with a parameter for each is another one for each number of them, and
+    takes longer to be written and parsed than to run.
+    """
+    if dialect == "postgresql":
+        array = postgresql.ARRAY(Text)
+        if isinstance(values, BindParameter):
+            return column == any_(bindparam(values.key, type_=array))
+        return column == any_(literal(list(values), array))
+    return column.in_(bindparam(values.key, expanding=True) if isinstance(values, BindParameter) else values)
+
+
 def insert(connection: Connection, model: type[Model]) -> postgresql.Insert | sqlite.Insert:
     """An INSERT with `on_conflict_do_nothing` for this connection's database."""
     if connection.dialect.name == "postgresql":
@@ -149,20 +181,76 @@ def insert(connection: Connection, model: type[Model]) -> postgresql.Insert | sq
 def insert_new(connection: Connection, model: type[Model], rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """INSERT these rows, all of the same columns, except those that collide; returns the ids of what was new."""
     if connection.dialect.name == "postgresql":
-        # An array for each column: one short statement for any number of rows, so it is parsed and planned once.
-        # As VALUES, its thousands of parameters would cost more than all the rest of a batch.
-        columns = tuple([row[name] for row in rows] for name in rows[0])
-        return set(connection.exec_driver_sql(_from_arrays(model, tuple(rows[0])), columns).scalars())
+        # One short statement for any number of rows, so it is parsed and planned once. As VALUES, its thousands of
+        # parameters would cost more than all the rest of a batch; as an array for each column, half of it.
+        parameters = _document_and_arrays(model, rows)
+        return set(connection.exec_driver_sql(_from_document(model, tuple(rows[0])), parameters).scalars())
     statement = sqlite.insert(model).on_conflict_do_nothing().returning(model.__table__.c.id)
     return set(connection.execute(statement, [dict(row) for row in rows]).scalars())
 
 
+def update_held(connection: Connection, model: type[Work], rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Write each row, by its `id`, where it is still running under its `fence`; the ids of those that were.
+
+    All rows have the same columns, none of them of bytes.
+    """
+    table: Any = model
+    if connection.dialect.name == "postgresql":
+        statement = _update_from_document(table, tuple(rows[0]))
+        return set(connection.exec_driver_sql(statement, (orjson.dumps(rows).decode(),)).scalars())
+    return {
+        row["id"]
+        for row in rows
+        if connection.execute(
+            update(table)
+            .where(table.id == row["id"], table.fence == row["fence"], table.status == RUNNING)
+            .values({name: row[name] for name in row if name not in _HOLD})
+        ).rowcount
+    }
+
+
+_HOLD = ("id", "fence")
+
+
 @cache
-def _from_arrays(model: type[Model], names: tuple[str, ...]) -> str:
-    columns, dialect = model.__table__.c, postgresql.dialect()  # type: ignore[no-untyped-call]
-    arrays = ", ".join(f"%b::{columns[name].type.compile(dialect)}[]" for name in names)
-    into = f"{model.__tablename__} ({', '.join(names)})"
-    return f"INSERT INTO {into} SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608 - our names
+def _update_from_document(table: Any, names: tuple[str, ...]) -> str:
+    columns, dialect = table.__table__.c, postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = ", ".join(f"{name} {columns[name].type.compile(dialect)}" for name in names)
+    written = ", ".join(f"{name} = new.{name}" for name in names if name not in _HOLD)
+    return (
+        f"UPDATE {table.__tablename__} AS old SET {written} "  # noqa: S608 - our names
+        f"FROM json_to_recordset(%s::json) AS new ({types}) "
+        f"WHERE old.id = new.id AND old.fence = new.fence AND old.status = '{RUNNING}' RETURNING old.id"
+    )
+
+
+@cache
+def _binary(model: type[Model]) -> frozenset[str]:
+    """The columns of bytes, which JSON cannot carry."""
+    return frozenset(column.name for column in model.__table__.c if isinstance(column.type, LargeBinary))
+
+
+def _document_and_arrays(model: type[Model], rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    arrays = [[row[name] for row in rows] for name in rows[0] if name in _binary(model)]
+    return orjson.dumps(rows, default=_elsewhere).decode(), *arrays
+
+
+def _elsewhere(_bytes: bytes) -> None:
+    """What stands in the document for bytes; the statement does not read it there."""
+
+
+@cache
+def _from_document(model: type[Model], names: tuple[str, ...]) -> str:
+    columns, dialect, binary = model.__table__.c, postgresql.dialect(), _binary(model)  # type: ignore[no-untyped-call]
+    plain, bytea = [name for name in names if name not in binary], [name for name in names if name in binary]
+    types = ", ".join(f"{name} {columns[name].type.compile(dialect)}" for name in plain)
+    arrays = "".join(", unnest(%b::bytea[])" for _ in bytea)
+    listed = ", ".join(plain + bytea)
+    return (
+        f"INSERT INTO {model.__tablename__} ({listed}) "  # noqa: S608 - our names
+        f"SELECT {listed} FROM ROWS FROM (json_to_recordset(%s::json) AS ({types}){arrays}) AS new ({listed}) "
+        "ON CONFLICT DO NOTHING RETURNING id"
+    )
 
 
 def unavailable(error: Exception) -> bool:

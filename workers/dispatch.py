@@ -1,285 +1,135 @@
-"""Dispatch: which handlers an event gets, running them, and what their outcome changes.
+"""Dispatch: the events that were rung for are planned, their runs taken, started and settled.
 
-Planning an event writes one `waiting` run for each handler. A run is leased before it starts and settled under
-that lease, so at every moment a dying process leaves either a waiting run, or a leased one that becomes due
-when its lease ends. What a handler emitted commits with its success.
+At every moment a dying process leaves either a run that waits, or a leased one that becomes due when its lease ends.
+What a handler emitted commits with its success. The parts: `planning` (which handlers an event gets), `claims` (which
+runs may start now), `batch` (starting them in turn), `settling` (writing what came of it).
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
-import orjson
-from sqlalchemy import Connection, Engine, exists, select, update
-
-from handlers.context import Context
-from handlers.errors import ParseError
-from handlers.event import Event, from_json
-from handlers.providers import PROVIDERS
-from handlers.registry import REGISTRY, Handler, Registry
-from workers import database, ids, leases, retry
-from workers.app import DELIVER, PROCESS, STOPPING, Runtime, app, ring, ringing, runtime
+from handlers.registry import REGISTRY, Handler
+from workers import claims, database, leases, planning
+from workers.app import DELIVER, PROCESS, Runtime, app, ring, ringing, runtime
+from workers.batch import Batch
 from workers.clients import Clients
-from workers.delivery.messages import Outgoing, publish
-from workers.execution import Discarded, Failed, Result, Succeeded, execute
+from workers.dispatcher import Dispatcher, Taken
 from workers.leases import Clock, utcnow
-from workers.logs import log
-from workers.metrics import HANDLER_SECONDS, RUNG_AGAIN, RUNS
-from workers.models import RUNNING, WAITING, AnyRow, EventRow, HandlerRun
-from workers.settings import Settings
+from workers.lines import line_up
+from workers.metrics import RUNG_AGAIN
+from workers.models import EventRow, HandlerRun
+from workers.planning import INTERNAL
 
-_KEPT = 8_000
-"""Characters of a traceback that are stored."""
+_FEW = 8
+"""Events of which it is not asked how large they are, so that a quiet system starts them sooner."""
 
-INTERNAL = "billhook"
-"""The provider of events that Billhook itself reports, such as a generated invoice."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatcher:
-    """What running handlers needs in one process."""
-
-    engine: Engine
-    settings: Settings
-    registry: Registry
-    clients: Clients
-    clock: Clock = utcnow
-    chance: Callable[[], float] = field(default=random.random)
-    stopping: Callable[[], bool] = lambda: bool(STOPPING[0])
-    """Whether to begin nothing more."""
+__all__ = ["INTERNAL", "Dispatcher", "process", "sweep"]
 
 
 def process(dispatcher: Dispatcher, event_ids: Sequence[str]) -> list[str]:
     """Plan these events and run what of them is due; the deliveries that came of it, to be rung."""
+    event_ids = _in_hand(dispatcher, event_ids)
+    batch = Batch(dispatcher)
+    line_up(dispatcher, event_ids)
     with database.write(dispatcher.engine) as connection:
-        _plan(dispatcher, connection, event_ids)
+        plan = planning.plan(dispatcher, connection, event_ids)
+    batch.run(plan.taken)
+    if plan.others:
+        _run_others(dispatcher, batch, plan.others)
+    return batch.deliveries
+
+
+def _in_hand(dispatcher: Dispatcher, event_ids: Sequence[str]) -> Sequence[str]:
+    """As many of these events as one process should hold; for the others the workers are rung again."""
+    if len(event_ids) <= _FEW:
+        return event_ids
     with database.read(dispatcher.engine) as connection:
-        due = _due_runs(dispatcher, connection, event_ids)
-        stored = _stored(connection, sorted({run.event_id for run in due}))
-    deliveries: list[str] = []
-    for position, run in enumerate(due):
-        if dispatcher.stopping():
-            _hand_back(dispatcher, [run.id for run in due[position:]])
-            break
-        deliveries += _run(dispatcher, run, stored[run.event_id])
-    return deliveries
+        mine, others = planning.in_hand(connection, event_ids)
+    if others:
+        ring(PROCESS, others)
+    return mine
 
 
-def _hand_back(dispatcher: Dispatcher, run_ids: Sequence[str]) -> None:
-    """Have the sweep ring at once for runs that this process will not begin any more."""
-    statement = update(HandlerRun).where(HandlerRun.id.in_(run_ids), HandlerRun.status == WAITING)
+def _run_others(dispatcher: Dispatcher, batch: Batch, event_ids: Sequence[str]) -> None:
+    """Run what planning did not take. For what there is no time for, the workers are rung again."""
     with database.write(dispatcher.engine) as connection:
-        connection.execute(statement.values(ring_at=dispatcher.clock()))
+        due = claims.due(dispatcher, connection, event_ids)
+        waiting = claims.take(dispatcher, connection, [] if batch.over else due.waiting)
+    batch.run(waiting)
+    ended: set[str] = set()
+    for run_id in due.lapsed:
+        lapsed = [] if batch.over else claims.heads(dispatcher, [run_id])
+        batch.run(lapsed)
+        ended |= _ordered(lapsed)
+    left = _run_lines(dispatcher, batch, due.ordered, ended)
+    for handler, run_ids in due.limited.items():
+        left += _run_limited(dispatcher, batch, handler, run_ids)
+    if batch.over:
+        ring(PROCESS, sorted({*event_ids, *left}))
 
 
-def _plan(dispatcher: Dispatcher, connection: Connection, event_ids: Sequence[str]) -> None:
-    now = dispatcher.clock()
-    fresh = connection.execute(
-        select(EventRow)
-        .with_only_columns(*_HEAD)
-        .where(EventRow.id.in_(event_ids), EventRow.status == WAITING, EventRow.ring_at.is_not(None))
-        .with_for_update(skip_locked=True)
-    ).all()
-    runs: list[dict[str, Any]] = []
-    ignored: list[str] = []
-    for row in fresh:
-        handlers = dispatcher.registry.wanting(_head(row))
-        runs += [_new_run(row.id, handler, now) for handler in handlers]
-        if not handlers:
-            ignored.append(row.id)
-    if runs:
-        connection.execute(database.insert(connection, HandlerRun).on_conflict_do_nothing(), runs)
-    if fresh:
-        connection.execute(update(EventRow).where(EventRow.id.in_([row.id for row in fresh])).values(ring_at=None))
-    if ignored:
-        connection.execute(update(EventRow).where(EventRow.id.in_(ignored)).values(status="ignored"))
-        log.info("no handler wants these events", action="events_ignored", event_ids=ignored)
+def _run_lines(dispatcher: Dispatcher, batch: Batch, run_ids: Sequence[str], ended: set[str]) -> list[str]:
+    """Run the first of each line, then the next ones of these and where others have `ended`, until none is due.
+
+    The events of those that there was no time for.
+    """
+    blocked, held = set(run_ids), False
+    while (run_ids or ended) and not batch.over:
+        taken = claims.heads(dispatcher, run_ids)
+        batch.run(taken)
+        blocked -= {one.lease.id for one in taken}
+        # After the commit of the results, so that of two processes one sees the other's.
+        run_ids, ended = _next_in_line(dispatcher, ended | _ordered(taken)), set()
+        if blocked and not run_ids and not held:
+            # And then once more: whoever freed a line while we held this back could not take it.
+            _hold_back(dispatcher, blocked)
+            run_ids, held = sorted(blocked), True
+    if not held:
+        _hold_back(dispatcher, blocked)
+    with database.read(dispatcher.engine) as connection:
+        return claims.events_of(connection, [*run_ids, *claims.next_in_line(dispatcher, connection, ended)])
 
 
-_HEAD = (EventRow.id, EventRow.type, EventRow.source, EventRow.provider, EventRow.occurred_at)
+def _run_limited(dispatcher: Dispatcher, batch: Batch, handler: Handler, run_ids: Sequence[str]) -> list[str]:
+    """Run these one by one, and then others of that handler, while it has a place free for this process.
+
+    The events of some that there was no time for.
+    """
+    blocked, held = set(run_ids), False
+    mine: Sequence[str] | None = run_ids
+    while not batch.over:
+        taken = claims.one_of(dispatcher, handler, mine)
+        if taken:
+            blocked -= {one.lease.id for one in taken}
+            batch.run(taken)
+        elif mine is not None:
+            mine = None  # a place that these do not need is free for whoever waits longest
+        elif blocked and not held:
+            _hold_back(dispatcher, blocked)  # and once more, as above
+            held = True
+        else:
+            return []
+    if not held:
+        _hold_back(dispatcher, blocked)
+    with database.read(dispatcher.engine) as connection:
+        return claims.longest_due(dispatcher, connection, handler)
 
 
-def _head(row: AnyRow) -> Event:
-    """As much of an event as decides who handles it, without reading its body."""
-    return Event(
-        id=row.id, type=row.type, source=row.source, provider=row.provider, occurred_at=row.occurred_at, data={}
-    )
+def _next_in_line(dispatcher: Dispatcher, run_ids: set[str]) -> list[str]:
+    with database.read(dispatcher.engine) as connection:
+        return claims.next_in_line(dispatcher, connection, run_ids)
 
 
-def _new_run(event_id: str, handler: Handler, now: Any) -> dict[str, Any]:
-    return {
-        "id": ids.new("run"),
-        "event_id": event_id,
-        "handler": handler.name,
-        "status": WAITING,
-        "starts": 0,
-        "fence": 0,
-        "attempts": 0,
-        "next_attempt_at": now,
-        "ring_at": now + leases.RING_AGAIN,
-        "created_at": now,
-    }
+def _hold_back(dispatcher: Dispatcher, run_ids: set[str]) -> None:
+    if run_ids:
+        with database.write(dispatcher.engine) as connection:
+            claims.hold_back(dispatcher, connection, sorted(run_ids))
 
 
-def _due_runs(dispatcher: Dispatcher, connection: Connection, event_ids: Sequence[str]) -> Sequence[AnyRow]:
-    return connection.execute(
-        select(HandlerRun.id, HandlerRun.event_id, HandlerRun.handler)
-        .where(
-            HandlerRun.event_id.in_(event_ids),
-            HandlerRun.status.in_((WAITING, RUNNING)),
-            HandlerRun.next_attempt_at <= dispatcher.clock(),
-        )
-        .order_by(HandlerRun.id)
-    ).all()
-
-
-def _stored(connection: Connection, event_ids: Sequence[str]) -> dict[str, AnyRow]:
-    statement = select(*_HEAD, EventRow.headers, EventRow.body, EventRow.received_at).where(EventRow.id.in_(event_ids))
-    return {row.id: row for row in connection.execute(statement)}
-
-
-def _event(stored: AnyRow) -> Event:
-    """The event as its handlers see it, read again from the exact bytes that were signed. Raises ParseError."""
-    if stored.provider == INTERNAL:
-        event = from_json(stored.body)
-    else:
-        headers = [(name.encode(), value.encode()) for name, value in orjson.loads(stored.headers).items()]
-        event = PROVIDERS[stored.provider].parse(headers, stored.body)
-    return replace(
-        event,
-        id=stored.id,
-        source=stored.source,
-        provider=stored.provider,
-        received_at=stored.received_at,
-        body=stored.body,
-    )
-
-
-def _run(dispatcher: Dispatcher, run: AnyRow, stored: AnyRow) -> list[str]:
-    """Claim one run, run its handler, settle; the deliveries that its emits caused."""
-    handler = dispatcher.registry.get(run.handler)
-    seconds = (handler.timeout if handler else 0.0) + dispatcher.settings.lease_grace
-    with database.write(dispatcher.engine) as connection:
-        claimed = leases.claim(
-            connection, HandlerRun, [run.id], now=dispatcher.clock(), lease=timedelta(seconds=seconds)
-        )
-    if not claimed:
-        return []
-    row = claimed[0]
-    context = Context(
-        attempt=row.attempts + 1,
-        first_seen=stored.received_at,
-        logger=log.bind(event_id=stored.id, handler=row.handler),
-        clients=lambda source: dispatcher.clients.get(source or stored.source),
-    )
-    result = _masked(dispatcher.settings, _execute(dispatcher, row, handler, stored, context))
-    return _settle(dispatcher, row, handler, stored, context, result)
-
-
-def _execute(dispatcher: Dispatcher, row: AnyRow, handler: Handler | None, stored: AnyRow, context: Context) -> Result:
-    if handler is None:
-        return Failed(f"handler {row.handler} is not loaded in this worker: see BILLHOOK_HANDLERS", 0.0)
-    if row.starts - row.attempts > dispatcher.settings.max_starts:
-        return Failed(f"its process died {dispatcher.settings.max_starts} times while it ran", 0.0, final=True)
-    try:
-        event = _event(stored)
-    except ParseError as error:
-        return Failed(f"the stored body is no longer understood: {error}", 0.0, final=True)
-    # Before the lease ends, so that no second start runs beside one that cannot be interrupted.
-    return execute(handler, event, context, patience=dispatcher.settings.lease_grace / 2)
-
-
-def _settle(
-    dispatcher: Dispatcher, row: AnyRow, handler: Handler | None, stored: AnyRow, context: Context, result: Result
-) -> list[str]:
-    """Write a run's result, its effects and what they mean for the event, in one transaction."""
-    now = dispatcher.clock()
-    deliveries: list[str] = []
-    with database.write(dispatcher.engine) as connection:
-        # Two runs of one event that end at once must not each take the other for unfinished.
-        connection.execute(select(EventRow.id).where(EventRow.id == stored.id).with_for_update())
-        outcome, held = _write_result(dispatcher, connection, row, handler, result)
-        if held and isinstance(result, Succeeded):
-            outgoing = [
-                Outgoing(_message_id(stored, row.handler, emit.key), stored.id, emit.type, emit.data)
-                for emit in context.emitted
-            ]
-            deliveries = publish(connection, outgoing, now=now)
-        if held and outcome != WAITING:
-            _end_event(connection, stored.id)
-    _report(row, outcome if held else "lost", result)
-    return deliveries
-
-
-def _write_result(
-    dispatcher: Dispatcher, connection: Connection, row: AnyRow, handler: Handler | None, result: Result
-) -> tuple[str, bool]:
-    now = dispatcher.clock()
-    ended = {"attempts": row.attempts + 1, "ended_at": now}
-    if isinstance(result, Succeeded):
-        return "succeeded", leases.finish(connection, HandlerRun, row, status="succeeded", error=None, **ended)
-    if isinstance(result, Discarded):
-        held = leases.finish(connection, HandlerRun, row, status="discarded", error=result.reason, **ended)
-        return "discarded", held
-    error = result.error
-    retries, first = (handler.retries, handler.backoff) if handler else (8, 30.0)
-    if result.final or row.attempts >= retries:
-        return "dead", leases.finish(connection, HandlerRun, row, status="dead", error=error, **ended)
-    wait = retry.backoff(row.attempts + 1, first=first, chance=dispatcher.chance())
-    if result.after is not None:
-        wait = timedelta(seconds=min(max(0.0, result.after), retry.MAX_WISH))
-    if result.at_least is not None:
-        wait = max(wait, timedelta(seconds=min(result.at_least, retry.MAX_RETRY_AFTER)))
-    held = leases.wait(connection, HandlerRun, row, until=now + wait, attempts=row.attempts + 1, error=error)
-    return WAITING, held
-
-
-def _message_id(stored: AnyRow, handler: str, key: str) -> str:
-    return ids.derived("msg", stored.received_at, stored.id, handler, key)
-
-
-def _end_event(connection: Connection, event_id: str) -> None:
-    """End the event when this was its last run: dead if any run is, else processed."""
-    open_runs = exists().where(HandlerRun.event_id == event_id, HandlerRun.status.in_((WAITING, RUNNING)))
-    dead_runs = exists().where(HandlerRun.event_id == event_id, HandlerRun.status == "dead")
-    dead = connection.execute(select(dead_runs)).scalar_one()
-    connection.execute(
-        update(EventRow).where(EventRow.id == event_id, ~open_runs).values(status="dead" if dead else "processed")
-    )
-
-
-def _masked(settings: Settings, result: Result) -> Result:
-    """The result, fit to be stored, logged and shown: no secret of ours in it, and only then cut."""
-    if isinstance(result, Succeeded):
-        return result
-    text = str(result.reason) if isinstance(result, Discarded) else result.error
-    for source in settings.sources.values():
-        for secret in (*source.secrets, *filter(None, [source.api_key])):
-            text = text.replace(secret.get_secret_value(), "********")
-    if isinstance(result, Discarded):
-        return replace(result, reason=text)
-    return replace(result, error=text[-_KEPT:])
-
-
-def _report(row: AnyRow, outcome: str, result: Result) -> None:
-    RUNS.labels(row.handler, outcome).inc()
-    HANDLER_SECONDS.labels(row.handler).observe(result.seconds)
-    level = {"dead": "error", "waiting": "warning", "lost": "warning"}.get(outcome, "info")
-    getattr(log, level)(
-        "a handler ended",
-        action="run_ended",
-        event_id=row.event_id,
-        handler=row.handler,
-        attempt=row.attempts + 1,
-        outcome=outcome,
-        seconds=round(result.seconds, 4),
-        error=result.summary,
-    )
+def _ordered(taken: Sequence[Taken]) -> set[str]:
+    return {one.lease.id for one in taken if one.lease.ordered}
 
 
 def sweep(process: Runtime, now: Clock = utcnow) -> int:

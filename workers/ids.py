@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from datetime import datetime
 
-from ulid import ULID
+from ulid_transform import bytes_to_ulid
 
 
 def new(prefix: str) -> str:
     """A fresh id such as `evt_01JD…` (prefix and 26 characters)."""
-    return f"{prefix}_{ULID()}"
+    # The system's randomness: a generator of our own would repeat itself in the processes that are forked from us.
+    return f"{prefix}_{bytes_to_ulid((time.time_ns() // 1_000_000).to_bytes(6) + os.urandom(10))}"
 
 
 def derived(prefix: str, at: datetime, *parts: str) -> str:
@@ -20,4 +23,4 @@ def derived(prefix: str, at: datetime, *parts: str) -> str:
     """
     digest = hashlib.sha256(b"".join(b"%d:%s" % (len(raw), raw) for raw in map(str.encode, parts))).digest()
     milliseconds = int(at.timestamp() * 1000)
-    return f"{prefix}_{ULID.from_bytes(milliseconds.to_bytes(6, 'big') + digest[:10])}"
+    return f"{prefix}_{bytes_to_ulid(milliseconds.to_bytes(6) + digest[:10])}"

@@ -4,8 +4,8 @@
 follows the answer: it remembers the new ones in Redis and rings the workers. If the process dies in between, the
 rows are there, the sweep rings, and the unique indexes recognise a repeat.
 
-Redis keys: `{prefix}seen:d:{source}:{delivery id}` and `{prefix}seen:k:{source}:{event key}`, each holding the
-event id and the body's SHA-256, for three days; written only after the commit.
+Redis keys: `{prefix}seen:{source}:{event key}`, holding the event id and a digest of body and delivery id, for three
+days; written only after the commit. A repeat that differs in either is left to the database, which knows both keys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from redis import Redis, RedisError
 from sqlalchemy import Connection, Engine, func, or_, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
-from handlers.event import Event, to_json
+from handlers.event import AT_RECEIPT, Event, to_json
 from workers import database
 from workers.app import PROCESS, ring
 from workers.database import Held
@@ -32,6 +32,7 @@ from workers.leases import utcnow
 from workers.logs import log
 from workers.metrics import REDIS_ERRORS
 from workers.models import WAITING, AnyRow, EventRow, HandlerRun
+from workers.selection import fits
 
 RING_AFTER = timedelta(seconds=5)
 """How long the receiver's own ring may take before the sweep rings instead."""
@@ -42,21 +43,38 @@ _SET_ALL = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'E
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A verified delivery: the event with its id and source, and the two keys it is known by."""
+    """A verified delivery: what it says, what it was given on its way in, and the two keys it is known by.
 
+    `event` may lack what stands beside it here.
+    """
+
+    id: str
+    """The event's id: `evt_` and a ULID."""
+    source: str
+    received_at: datetime
     event: Event
     delivery_id: str
     event_key: str
     body_hash: bytes
     """SHA-256 of the body."""
     headers: dict[str, str]
+    reconciled: bool = False
+    """Whether no delivery of it came: it was found at the provider's API."""
 
 
 def internal(event: Event, delivery_id: str) -> Arrival:
     """The arrival of an event that Billhook itself reports; `delivery_id` is what it reports on."""
     body = to_json(event)
-    digest = hashlib.sha256(body).digest()
-    return Arrival(replace(event, body=body), delivery_id, delivery_id, digest, {})
+    return Arrival(
+        id=event.id,
+        source=event.source,
+        received_at=event.received_at or utcnow(),
+        event=replace(event, body=body),
+        delivery_id=delivery_id,
+        event_key=delivery_id,
+        body_hash=hashlib.sha256(body).digest(),
+        headers={},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +136,10 @@ def store(connection: Connection, arrivals: Sequence[Arrival]) -> list[Outcome]:
     rows = sorted((_row(arrival) for arrival in arrivals), key=lambda row: (row["source"], row["delivery_id"]))
     stored = database.insert_new(connection, EventRow, rows)
     if len(stored) == len(arrivals):
-        return [Outcome("accepted", arrival.event.id) for arrival in arrivals]
-    known = _known(connection, [arrival for arrival in arrivals if arrival.event.id not in stored])
+        return [Outcome("accepted", arrival.id) for arrival in arrivals]
+    known = _known(connection, [arrival for arrival in arrivals if arrival.id not in stored])
     outcomes = [
-        Outcome("accepted", arrival.event.id) if arrival.event.id in stored else _compare(arrival, known)
-        for arrival in arrivals
+        Outcome("accepted", arrival.id) if arrival.id in stored else _compare(arrival, known) for arrival in arrivals
     ]
     conflicts = [outcome.event_id for outcome in outcomes if outcome.kind == "conflict"]
     for event_id in conflicts:
@@ -132,10 +149,9 @@ def store(connection: Connection, arrivals: Sequence[Arrival]) -> list[Outcome]:
 
 def _row(arrival: Arrival) -> dict[str, Any]:
     event = arrival.event
-    received_at = event.received_at or utcnow()
     return {
-        "id": event.id,
-        "source": event.source,
+        "id": arrival.id,
+        "source": arrival.source,
         "provider": event.provider,
         "delivery_id": arrival.delivery_id,
         "event_key": arrival.event_key,
@@ -143,13 +159,14 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "organization": event.organization,
         "object_kind": event.object_kind,
         "object_id": event.object_id,
-        "occurred_at": event.occurred_at,
-        "received_at": received_at,
+        "occurred_at": arrival.received_at if event.occurred_at is AT_RECEIPT else event.occurred_at,
+        "received_at": arrival.received_at,
         "headers": orjson.dumps(arrival.headers).decode(),
         "body": event.body,
         "body_hash": arrival.body_hash,
         "status": WAITING,
-        "ring_at": received_at + RING_AFTER,
+        "reconciled": arrival.reconciled,
+        "ring_at": arrival.received_at + RING_AFTER,
     }
 
 
@@ -158,8 +175,8 @@ Key = tuple[str, str, str]
 
 def _known(connection: Connection, arrivals: Sequence[Arrival]) -> dict[Key, Any]:
     """The stored rows that stand in the way of these, under both of their keys."""
-    deliveries = [(arrival.event.source, arrival.delivery_id) for arrival in arrivals]
-    keys = [(arrival.event.source, arrival.event_key) for arrival in arrivals]
+    deliveries = [(arrival.source, arrival.delivery_id) for arrival in arrivals]
+    keys = [(arrival.source, arrival.event_key) for arrival in arrivals]
     statement = select(
         EventRow.id, EventRow.source, EventRow.delivery_id, EventRow.event_key, EventRow.body_hash
     ).where(
@@ -177,9 +194,9 @@ def _known(connection: Connection, arrivals: Sequence[Arrival]) -> dict[Key, Any
 
 def _compare(arrival: Arrival, known: dict[Key, Any]) -> Outcome:
     # The delivery id decides first: the body of one event under the id of another is a conflict.
-    row = known.get(("d", arrival.event.source, arrival.delivery_id))
-    row = row or known["k", arrival.event.source, arrival.event_key]
-    if row.id == arrival.event.id:
+    row = known.get(("d", arrival.source, arrival.delivery_id))
+    row = row or known["k", arrival.source, arrival.event_key]
+    if row.id == arrival.id:
         return Outcome("accepted", row.id)
     return Outcome("duplicate" if row.body_hash == arrival.body_hash else "conflict", row.id)
 
@@ -195,24 +212,18 @@ class Window:
 
     def known(self, arrivals: Sequence[Arrival]) -> list[Outcome | None]:
         """For each arrival the event it seems to repeat, or None where nothing is remembered."""
-        keys = [key for arrival in arrivals for key in self._keys(arrival)]
+        keys = [self._key(arrival) for arrival in arrivals]
         values = self._call("known", lambda: self._redis.mget(keys)) or [None] * len(keys)
-        return [
-            _remembered(arrival, values[2 * index], values[2 * index + 1]) for index, arrival in enumerate(arrivals)
-        ]
+        return [_remembered(arrival, value) for arrival, value in zip(arrivals, values, strict=True)]
 
     def remember(self, arrivals: Sequence[Arrival]) -> None:
         """Note committed arrivals, so that their repeats need no database."""
-        keys = [key for arrival in arrivals for key in self._keys(arrival)]
-        values = [value for arrival in arrivals for value in [arrival.event.id.encode() + arrival.body_hash] * 2]
+        keys = [self._key(arrival) for arrival in arrivals]
+        values = [arrival.id.encode() + _digest(arrival) for arrival in arrivals]
         self._call("remember", lambda: self._set_all(keys=keys, args=[REMEMBERED, *values]))
 
-    def _keys(self, arrival: Arrival) -> tuple[str, str]:
-        source = arrival.event.source
-        return (
-            f"{self._prefix}seen:d:{source}:{arrival.delivery_id}",
-            f"{self._prefix}seen:k:{source}:{arrival.event_key}",
-        )
+    def _key(self, arrival: Arrival) -> str:
+        return f"{self._prefix}seen:{arrival.source}:{arrival.event_key}"
 
     def _call(self, name: str, call: Any) -> Any:
         # After a failure Redis is left alone for a moment: a batch must not wait for a timeout each time.
@@ -229,17 +240,20 @@ class Window:
             return None
 
 
-def _remembered(arrival: Arrival, by_delivery: bytes | None, by_key: bytes | None) -> Outcome | None:
-    value = by_delivery or by_key
-    if value is None or value[-32:] != arrival.body_hash:
+def _remembered(arrival: Arrival, value: bytes | None) -> Outcome | None:
+    if value is None or value[-32:] != _digest(arrival):
         return None
     return Outcome("duplicate", value[:-32].decode())
+
+
+def _digest(arrival: Arrival) -> bytes:
+    return hashlib.sha256(arrival.body_hash + arrival.delivery_id.encode()).digest()
 
 
 def announce(window: Window, arrivals: Sequence[Arrival]) -> None:
     """Remember newly committed arrivals and ring the workers for them. Never raises: both have a second way."""
     window.remember(arrivals)
-    ring(PROCESS, [arrival.event.id for arrival in arrivals])
+    ring(PROCESS, [arrival.id for arrival in arrivals])
 
 
 def latest(engine: Engine, *, status: str | None = None, type: str | None = None, limit: int = 20) -> Sequence[AnyRow]:  # noqa: A002
@@ -268,6 +282,6 @@ def latest(engine: Engine, *, status: str | None = None, type: str | None = None
     if status is not None:
         statement = statement.where(EventRow.status == status)
     if type is not None:
-        statement = statement.where(EventRow.type == type)
+        statement = statement.where(fits(type))
     with database.read(engine) as connection:
         return connection.execute(statement).all()

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import ColumnElement
 
 from workers.models import RUNNING, WAITING, AnyRow, EventRow, Work
 
@@ -29,17 +30,27 @@ RING_AGAIN = timedelta(seconds=30)
 
 
 def claim(
-    connection: Connection, table: type[Work], ids: Sequence[str], *, now: datetime, lease: timedelta
+    connection: Connection,
+    table: type[Work],
+    ids: Sequence[str],
+    *,
+    now: datetime,
+    lease: timedelta,
+    only: ColumnElement[bool] | None = None,
+    **values: object,
 ) -> Sequence[AnyRow]:
     """Take those of `ids` that are due and free; the rows come back as they are after taking.
 
-    Counts the start before the work begins, so that work which kills its process is seen to.
+    Counts the start before the work begins, so that work which kills its process is seen to. `only` is a further
+    condition on a row, `values` what else is written into it.
     """
     free = (
         select(table.id)
         .where(table.id.in_(ids), table.status.in_((WAITING, RUNNING)), table.next_attempt_at <= now)
         .with_for_update(skip_locked=True)
     )
+    if only is not None:
+        free = free.where(only)
     taken = (
         update(table)
         .where(table.id.in_(free))
@@ -49,6 +60,7 @@ def claim(
             fence=table.fence + 1,
             next_attempt_at=now + lease,
             ring_at=now + lease,
+            **values,
         )
         .returning(*table.__mapper__.columns)  # type: ignore[attr-defined]
     )

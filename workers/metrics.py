@@ -17,7 +17,12 @@ BATCH_SIZE = Histogram(
 )
 RUNS = Counter("billhook_runs", "Ended starts of handlers, by outcome.", ["handler", "outcome"])
 HANDLER_SECONDS = Histogram("billhook_handler_seconds", "Seconds a handler took.", ["handler"])
+REPLAYED = Counter("billhook_replayed", "Runs that were asked for again, or for the first time on an old event.")
 ATTEMPTS = Counter("billhook_attempts", "Attempts to deliver to endpoints, by outcome.", ["outcome"])
 OCCURRENCES = Counter("billhook_occurrences", "Due dates of schedules, by what became of them.", ["outcome"])
+RECONCILED = Counter(
+    "billhook_reconciled", "Changes found at a provider's API, by whether their events had come.", ["source", "outcome"]
+)
 RUNG_AGAIN = Counter("billhook_rung_again", "Due work that the sweep announced.", ["queue"])
+PRUNED = Counter("billhook_pruned", "Rows deleted after their retention time.", ["table"])
 REDIS_ERRORS = Counter("billhook_redis_errors", "Redis calls that failed and were done without.", ["call"])

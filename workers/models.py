@@ -18,8 +18,10 @@ from sqlalchemy import (
     Row,
     String,
     Text,
+    TextClause,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -55,9 +57,12 @@ class Prose(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: object, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        return str(value).replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+        return None if value is None else prose(str(value))
+
+
+def prose(text: str) -> str:
+    """Text that any database can store: what it cannot is written out."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 class Model(DeclarativeBase):
@@ -90,14 +95,13 @@ class Work:
     ring_at: Mapped[datetime | None]
 
 
+def _partial(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+
+
 def _due(table: str) -> Index:
     """Only what has work left is in it, so that its size follows the work and not the history."""
-    return Index(
-        f"ix_{table}_ring_at",
-        "ring_at",
-        postgresql_where=text("ring_at IS NOT NULL"),
-        sqlite_where=text("ring_at IS NOT NULL"),
-    )
+    return _partial(f"ix_{table}_ring_at", "ring_at", where=text("ring_at IS NOT NULL"))
 
 
 class EventRow(Model):
@@ -107,10 +111,12 @@ class EventRow(Model):
     __table_args__ = (
         UniqueConstraint("source", "delivery_id"),
         UniqueConstraint("source", "event_key"),
-        Index("ix_events_status", "status", postgresql_where=text("status IN ('waiting', 'dead')"),
-              sqlite_where=text("status IN ('waiting', 'dead')")),
+        _partial("ix_events_status", "status", where=text("status IN ('waiting', 'dead')")),
+        # What of an object nobody planned yet.
+        _partial("ix_events_unplanned", "object_id", where=text("ring_at IS NOT NULL")),
+        _partial("ix_events_reconciled", "source", "object_id", "type", where=text("reconciled")),
         _due("events"),
-    )  # fmt: skip
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     source: Mapped[str]
@@ -131,23 +137,91 @@ class EventRow(Model):
     status: Mapped[str] = mapped_column(String(12), default=WAITING)
     conflicts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """How often its delivery id came with another body."""
+    reconciled: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Found at the provider's API by us; no delivery of it had come."""
+    acknowledged_at: Mapped[datetime | None]
+    """When somebody said that a dead event may go; until then it is kept."""
     ring_at: Mapped[datetime | None]
-    """When the sweep announces it; NULL once its runs are planned."""
+    """When the sweep announces it; NULL once its runs are planned and none of them ends at once."""
+
+
+_OPEN_AND_ORDERED = text("ordered AND status IN ('waiting', 'running')")
+_RUNNING_AND_ORDERED = text("ordered AND status = 'running'")
 
 
 class HandlerRun(Work, Model):
     """One handler on one event. Status: waiting, running, succeeded, discarded, dead."""
 
     __tablename__ = "handler_runs"
-    __table_args__ = (UniqueConstraint("event_id", "handler"), _due("handler_runs"))
+    __table_args__ = (
+        UniqueConstraint("event_id", "handler"),
+        _due("handler_runs"),
+        # Who handled what of an object, and when it happened.
+        _partial("ix_handler_runs_lane", "lane", "handler", "occurred_at", where=text("lane IS NOT NULL")),
+        # The runs of one object that stand in line, and the law that only one of them runs.
+        _partial("ix_handler_runs_line", "lane", "handler", "occurred_at", "event_id", where=_OPEN_AND_ORDERED),
+        _partial("uq_handler_runs_lane", "lane", "handler", where=_RUNNING_AND_ORDERED, unique=True),
+        # The places of handlers with a limit, and who waits for one.
+        _partial("uq_handler_runs_slot", "handler", "slot", where=text("slot IS NOT NULL"), unique=True),
+        _partial("ix_handler_runs_waiting", "handler", "next_attempt_at", where=text("status = 'waiting'")),
+    )
 
     event_id: Mapped[str] = mapped_column(ForeignKey("events.id"))
     handler: Mapped[str]
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     """Starts that ended: failures, and the success."""
+    pauses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Starts that ended in a pause the handler asked for."""
+    replays: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How often somebody asked for it again after it had ended."""
+    lane: Mapped[str | None]
+    """The object it is about: source, kind and id."""
+    ordered: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether the runs of its lane run one after the other, by `occurred_at`."""
+    occurred_at: Mapped[datetime | None]
+    """When the event happened."""
+    slot: Mapped[int | None]
+    """While it runs: which of the places of its handler it has, where the handler has a limit."""
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     error: Mapped[str | None] = mapped_column(Prose)
+
+
+class Step(Model):
+    """What a step of a run returned. The run skips it from then on."""
+
+    __tablename__ = "steps"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("handler_runs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[bytes]
+    created_at: Mapped[datetime]
+
+
+class OnceKey(Model):
+    """An effect that only one run of a handler may have, and whether that run has succeeded."""
+
+    __tablename__ = "once_keys"
+    __table_args__ = (Index("ix_once_keys_run_id", "run_id"), Index("ix_once_keys_created_at", "created_at"))
+
+    handler: Mapped[str] = mapped_column(Text, primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    run_id: Mapped[str] = mapped_column(String(40))
+    """Outlives the run."""
+    done: Mapped[bool] = mapped_column(Boolean, default=False)
+    created_at: Mapped[datetime]
+
+
+class AuditEntry(Model):
+    """Something that a person had done: who, what, and to how much of what."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    action: Mapped[str]
+    detail: Mapped[dict[str, Any]]
 
 
 class Message(Model):
@@ -213,10 +287,7 @@ class Schedule(Model):
     """A recurring invoice. Status: active, paused, completed, cancelled. Fields as in the Hisab document."""
 
     __tablename__ = "schedules"
-    __table_args__ = (
-        Index("ix_schedules_next_run_at", "next_run_at", postgresql_where=text("next_run_at IS NOT NULL"),
-              sqlite_where=text("next_run_at IS NOT NULL")),
-    )  # fmt: skip
+    __table_args__ = (_partial("ix_schedules_next_run_at", "next_run_at", where=text("next_run_at IS NOT NULL")),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     source: Mapped[str]
@@ -262,6 +333,6 @@ class Occurrence(Work, Model):
 
 
 __all__ = [
-    "RUNNING", "WAITING", "Attempt", "Delivery", "Endpoint", "EventRow", "HandlerRun", "Message", "Model",
-    "Occurrence", "Schedule", "Utc", "Work",
+    "RUNNING", "WAITING", "Attempt", "AuditEntry", "Delivery", "Endpoint", "EventRow", "HandlerRun", "Message",
+    "Model", "Occurrence", "OnceKey", "Schedule", "Step", "Utc", "Work", "prose",
 ]  # fmt: skip

@@ -14,61 +14,36 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
     SecretStr,
     ValidationError,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from handlers.errors import BillhookError
-from handlers.providers import PROVIDERS
-from handlers.signing import key_bytes
+from handlers.providers import PROVIDERS, Inbound
+from workers.option_types import Address, DatabaseUrl, Names, Networks, RedisUrl, Seconds, Secrets, Zone
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PREFIX = "BILLHOOK_"
 CONFIG = "BILLHOOK_CONFIG"
+_PARTS = re.compile(r'[^\s:,"{}]{8,}')
+"""Of an API key that carries several credentials, each that could be one by itself."""
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class SettingsError(BillhookError):
     """One line that names the variable and says what it accepts."""
-
-
-def _items(value: object) -> object:
-    """A list written as JSON, or separated by commas or line ends (a mounted file has one item a line)."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return orjson.loads(value)
-    return [item.strip() for item in re.split(r"[,\n]", value) if item.strip()]
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("not host:port")
-    return value
-
-
-def _zone(value: str) -> str:
-    from zoneinfo import ZoneInfo
-
-    try:
-        ZoneInfo(value)
-    except (ValueError, OSError, LookupError):
-        raise ValueError("no such time zone") from None
-    return value
 
 
 def _names(value: dict[str, Source]) -> dict[str, Source]:
@@ -78,68 +53,23 @@ def _names(value: dict[str, Source]) -> dict[str, Source]:
     return value
 
 
-def _database(value: SecretStr) -> SecretStr:
-    parts = _url(value)
-    if parts.scheme in {"postgresql", "postgresql+psycopg"}:
-        # Where something is missing, PostgreSQL's client would fall back to defaults that nobody meant.
-        if not (parts.hostname or "host=" in parts.query) or parts.path in {"", "/"}:
-            raise ValueError("names no host, or no database")
-    elif parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
-        raise ValueError("not a postgresql:// or sqlite:/// URL")
-    return value
-
-
-def _redis(value: SecretStr) -> SecretStr:
-    parts = _url(value)
-    database = parts.path.removeprefix("/")
-    if parts.scheme in {"redis", "rediss"}:
-        if not parts.hostname:
-            raise ValueError("names no host")
-        if database and not (database.isascii() and database.isdigit()):
-            raise ValueError("behind the host stands the number of a database, or nothing")
-    elif parts.scheme != "unix" or not database:
-        raise ValueError("not a redis://, rediss:// or unix:// URL")
-    return value
-
-
-def _url(value: SecretStr) -> SplitResult:
-    """The parts of a URL, checked without quoting any: one of them may be a password in the wrong place."""
-    try:
-        parts = urlsplit(value.get_secret_value())
-        misplaced = parts.netloc.count("@") > 1 or parts.port == 0
-    except ValueError:
-        raise ValueError("not a URL: the host or the port is malformed") from None
-    if misplaced or parts.fragment or any(character.isspace() for character in value.get_secret_value()):
-        raise ValueError("not a URL: write @ in a password as %40, # as %23, and a space as %20")
-    return parts
-
-
-def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for network in value:
-        try:
-            ip_network(network, strict=False)
-        except ValueError:
-            raise ValueError(f"{network!r} is no IP address or network") from None
-    return value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_items)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Address = Annotated[str, AfterValidator(_address)]
-
-
 class Source(BaseModel):
-    """A configured sender: a provider, the secrets it signs with, and how to call its API."""
+    """A configured sender: a provider, the secrets it signs with, its options, and how to call its API."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     provider: str = Field(description="Which provider sends: " + ", ".join(sorted(PROVIDERS)) + ".")
     secrets: Secrets = Field(description="Signing secrets; all are tried, so that a rotation has no gap.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="What this provider can be told, such as HIBR's livemode; see its page."
+    )
     api_key: SecretStr | None = Field(None, description="Key of the provider's API, for handlers and schedules.")
     api_url: str | None = Field(None, description="Base URL of the provider's API, where it is not the usual one.")
-    timezone: Annotated[str, AfterValidator(_zone)] = Field(
-        "UTC", description="Time zone that decides what day it is for schedules; an IANA name."
+    timezone: Zone = Field("UTC", description="Time zone that decides what day it is for schedules; an IANA name.")
+    reconcile_hours: Annotated[float, Field(ge=0.1, le=168)] | None = Field(
+        None,
+        description="Hours between two comparisons with what the provider's API lists: 0.1 to 168. "
+        "Unset: only by `billhook reconcile`.",
     )
 
     def model_post_init(self, context: object, /) -> None:
@@ -147,11 +77,30 @@ class Source(BaseModel):
             raise ValueError(f"provider {self.provider!r} is none of: {', '.join(sorted(PROVIDERS))}")
         if not self.keys():
             raise ValueError("a source needs at least one secret")
+        if self.inbound().confirm is not None and self.api_key is None:
+            raise ValueError(f"{self.provider} does not sign, so its API is asked: a source of it needs an api_key")
+        if self.reconcile_hours is not None and PROVIDERS[self.provider].changes is None:
+            raise ValueError(f"the API of {self.provider} lists no changes: leave reconcile_hours out")
+        if self.reconcile_hours is not None and self.api_key is None:
+            raise ValueError("reconcile_hours needs an api_key")
 
-    def keys(self) -> tuple[bytes, ...]:
-        """The HMAC keys of the secrets."""
-        scheme = PROVIDERS[self.provider].scheme
-        return tuple(key_bytes(scheme, secret.get_secret_value()) for secret in self.secrets)
+    def inbound(self) -> Inbound:
+        """How its deliveries are verified and read."""
+        return PROVIDERS[self.provider].inbound(self.options)
+
+    def hidden(self) -> tuple[str, ...]:
+        """What no log and no stored error may show: each secret, the API key, and the parts of a key of several."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        return tuple(
+            secret
+            for secret in (*(one.get_secret_value() for one in self.secrets), key, *_PARTS.findall(key))
+            if secret
+        )
+
+    def keys(self) -> tuple[bytes | Ed25519PublicKey, ...]:
+        """What its deliveries are checked with."""
+        inbound = self.inbound()
+        return tuple(inbound.key(secret.get_secret_value()) for secret in self.secrets)
 
 
 class Settings(BaseSettings):
@@ -162,10 +111,10 @@ class Settings(BaseSettings):
     )
 
     state_dir: Path = Field(Path(".billhook"), description="Folder of the embedded database and server.")
-    database_url: Annotated[SecretStr, AfterValidator(_database)] | None = Field(
+    database_url: DatabaseUrl | None = Field(
         None, description="PostgreSQL: postgresql://user:password@host/name. Unset: SQLite in the state folder."
     )
-    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
+    redis_url: RedisUrl | None = Field(
         None, description="Redis or Valkey: redis://host:6379/0. Unset: a private server in the state folder."
     )
     redis_prefix: str = Field("billhook:", description="Stands before every Redis key, so that a server can be shared.")
@@ -180,7 +129,7 @@ class Settings(BaseSettings):
     handlers: Names = Field((), description="Modules or files (globs too) with handler functions, separated by commas.")
 
     listen: Address = Field("127.0.0.1:8000", description="Where the receiver listens: host:port.")
-    trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
+    trusted_proxies: Networks = Field(
         (), description="Addresses or networks whose X-Forwarded-For is believed, separated by commas."
     )
     max_body_bytes: PositiveInt = Field(1_048_576, description="Largest body of a delivery, in bytes; 413 above it.")
@@ -200,6 +149,13 @@ class Settings(BaseSettings):
     )
     sweep_interval: Seconds = Field(1.0, description="Seconds between looks for work that is due.")
     schedule_interval: Seconds = Field(5.0, description="Seconds between looks for schedules that are due.")
+
+    retention_days: Annotated[int, Field(ge=35)] = Field(
+        35, description="Days that ended events are kept and their repeats recognised; 35 or more."
+    )
+    once_retention_days: Annotated[int, Field(ge=35)] = Field(
+        400, description="Days that a key of `once` keeps its effect from being repeated; 35 or more."
+    )
 
     delivery_timeout: Seconds = Field(20.0, description="Seconds one attempt may take, from connect to answer.")
     allow_private_endpoints: bool = Field(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import billiard
+from billiard import pool
 from celery import signals
 from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
@@ -32,6 +33,8 @@ STOPS_WITHIN = 25.0
 """Seconds that running handlers get after SIGTERM; less than the 30 s after which Kubernetes kills."""
 DEAF_AFTER = 20.0
 """Seconds without a message, idle, while messages wait, after which the worker starts anew."""
+_TENTHS_FOR_A_RESULT = 20
+"""Tenths of a second that an ending pool process waits for its last result to be read."""
 
 
 class Consumer(consumer.Consumer):
@@ -58,6 +61,9 @@ def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) ->
     runtime.engine.dispose()
     # It writes to the terminal past every log, from within a signal handler.
     celery_worker.safe_say = lambda *_: None  # type: ignore[attr-defined]
+    # A pool process that ends waits for its last result to be read, up to 30 s. A shutdown may have stopped to read
+    # results it has not heard begin; nothing of ours is lost with one, so the wait is short.
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _TENTHS_FOR_A_RESULT
     # Celery warns of root because of pickle, which we never read.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(

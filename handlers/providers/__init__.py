@@ -5,9 +5,13 @@ Nobody outside a provider's folder names it; everybody else goes through `PROVID
 
 from __future__ import annotations
 
+from handlers.providers.generic import PROVIDER as GENERIC
+from handlers.providers.hesabe import PROVIDER as HESABE
+from handlers.providers.hibr import PROVIDER as HIBR
 from handlers.providers.hisab import PROVIDER as HISAB
-from handlers.providers.provider import Provider
+from handlers.providers.provider import Inbound, Provider
+from handlers.providers.standard import PROVIDER as STANDARD
 
-PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (HISAB,)}
+PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (HISAB, HIBR, HESABE, STANDARD, GENERIC)}
 
-__all__ = ["PROVIDERS", "Provider"]
+__all__ = ["PROVIDERS", "Inbound", "Provider"]

@@ -8,8 +8,8 @@ import traceback
 
 import typer
 
-from receiver.cli import processes, records, tools
-from receiver.cli.output import Failure
+from receiver.cli import authors, event, handlers, processes, reconcile, records, replay, sandbox, tools
+from receiver.cli.output import INTERRUPTED, Failure
 
 app = typer.Typer(
     name="billhook",
@@ -18,19 +18,30 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for module in (processes, records, tools):
+for module in (processes, handlers, authors, records, event, replay, reconcile, tools, sandbox):
     module.add_to(app)
 
 
 def main() -> None:
     """Run a command; whatever goes wrong is one line on stderr and an exit status."""
+    _open_streams()
     try:
         app()
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         failure = Failure.of(error)
         print(f"billhook: {failure.message}", file=sys.stderr)
         if os.environ.get("BILLHOOK_LOG_LEVEL") == "debug":
             traceback.print_exc()
         sys.exit(failure.status)
+
+
+def _open_streams() -> None:
+    """Put the null device where a stream was closed by who started us, as a daemon or `>&-` does."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115

@@ -20,6 +20,7 @@ from workers.settings import SettingsError
 
 WRONG_USE = 2
 FAILED = 1
+INTERRUPTED = 130
 
 
 class CommandError(BillhookError):

@@ -31,7 +31,7 @@ def serve() -> None:
 
     # A paused Redis must not hold an answer: without it deliveries are accepted all the same.
     runtime = _start(answer_within=1.0)
-    listening = _listen(runtime.settings.listen)
+    listening = listen(runtime.settings.listen, "BILLHOOK_LISTEN")
     host, port = listening.getsockname()[:2]
 
     def ready() -> None:
@@ -39,7 +39,8 @@ def serve() -> None:
         if not runtime.settings.sources:
             print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
 
-    config = server.configuration(create_app(runtime), runtime.settings.trusted_proxies)
+    receiver = create_app(runtime)
+    config = server.configuration(receiver, runtime.settings.trusted_proxies, receiver.take)
     server.serve(config, listening, ready)
 
 
@@ -47,23 +48,26 @@ def work(
     queues: Annotated[
         str, typer.Option(help="Which queues to work on: events, deliveries, schedules.")
     ] = "events,deliveries,schedules",
+    reload: Annotated[
+        bool, typer.Option("--reload", help="For development: start anew when a file of the handlers changes.")
+    ] = False,
 ) -> None:
     """Run handlers, deliver messages, generate invoices."""
+    if reload:
+        sys.exit(_reloading(queues))
     # Read when the metrics are imported: what the worker's processes count is added up from files in here.
     counted = tempfile.TemporaryDirectory(prefix="billhook-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = counted.name
-    from handlers import registry
+    from handlers import loading, registry
     from workers import worker
-    from workers.app import QUEUES
     from workers.vault import open_vault
 
-    chosen = [queue.strip() for queue in queues.split(",")]
-    if unknown := [queue for queue in chosen if queue not in QUEUES]:
-        raise CommandError(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
+    chosen = _chosen(queues)
     runtime = _start()
     if "deliveries" in chosen:
         open_vault(runtime.settings)  # better refused here than found out by the first message
-    modules = registry.load(runtime.settings.handlers)
+    sources = {name: source.provider for name, source in runtime.settings.sources.items()}
+    modules = loading.load(runtime.settings.handlers, sources=sources)
     _serve_metrics(runtime.settings)
     names = [handler.name for handler in registry.REGISTRY]
     if not modules:
@@ -72,6 +76,21 @@ def work(
     status = worker.run(runtime, chosen, lambda: print(line, file=sys.stderr, flush=True))
     counted.cleanup()
     sys.exit(status)
+
+
+def _chosen(queues: str) -> list[str]:
+    from workers.app import QUEUES
+
+    chosen = [queue.strip() for queue in queues.split(",")]
+    if unknown := [queue for queue in chosen if queue not in QUEUES]:
+        raise CommandError(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
+    return chosen
+
+
+def _reloading(queues: str) -> int:
+    from receiver.cli.reload import supervise
+
+    return supervise(["work", "--queues", ",".join(_chosen(queues))], settings.load().handlers)
 
 
 def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
@@ -136,13 +155,14 @@ def _start(answer_within: float = 10.0) -> Any:
     return runtime
 
 
-def _listen(address: str) -> socket.socket:
+def listen(address: str, named: str) -> socket.socket:
+    """A socket at host:port. Raises CommandError, which says to set `named`."""
     host, _, port = address.rpartition(":")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=2048)
     except OSError as error:
-        raise CommandError(f"cannot listen on {address}: {error.strerror or error}; set BILLHOOK_LISTEN") from None
+        raise CommandError(f"cannot listen on {address}: {error.strerror or error}; set {named}") from None
 
 
 def _serve_metrics(configured: Settings) -> None:

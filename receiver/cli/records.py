@@ -46,11 +46,11 @@ def open_database() -> tuple[Settings, Engine]:
 
 def events(
     status: Annotated[str | None, typer.Option(help="waiting, processed, ignored or dead.")] = None,
-    event_type: Annotated[str | None, typer.Option("--type", help="Such as invoice.paid.")] = None,
+    event_type: Annotated[str | None, typer.Option("--type", help="Such as invoice.paid, invoice.* or *.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List the newest events."""
+    """List the newest events; `billhook event ID` shows all about one, its errors too."""
     from workers import inbox
     from workers.audit import STATUSES
 

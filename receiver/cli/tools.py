@@ -57,19 +57,31 @@ def send(
     if event_type not in provider.events:
         raise CommandError(f"{event_type!r} has no sample; there is {', '.join(provider.events)}")
     # Sent as it stands, the sample would be the same event each time.
-    body = {**provider.sample(event_type), "created_at": datetime.now(UTC).isoformat()}
-    request = signed_request(provider, event_type, chosen.secrets[0].get_secret_value(), body=body, forged=forged)
-    target = f"{url or f'http://{configured.listen}'}/webhooks/{name}"
+    body = provider.renewed(provider.sample(event_type), datetime.now(UTC))
+    secret = _signing_secret(name, chosen)
+    request = signed_request(provider, event_type, secret, body=body, forged=forged, options=chosen.options)
+    target = shown = f"{url or f'http://{configured.listen}'}/webhooks/{name}"
+    if not chosen.inbound().schemes:
+        shown += "/…"  # the secret stands there
+        target += f"/{'forged' if forged else secret}"
     refused = False
     for _ in range(times):
         try:
             answer = httpx.post(target, content=request.body, headers=request.headers, timeout=30, trust_env=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CommandError(f"{target} does not answer: {error}; is `billhook serve` running?") from None
+            raise CommandError(f"{shown} does not answer: {error}; is `billhook serve` running?") from None
         print(json.dumps({"status": answer.status_code, **_object(answer.text)}))
         refused = refused or not answer.is_success
     if refused:
         raise typer.Exit(1)
+
+
+def _signing_secret(name: str, source: Source) -> str:
+    pairs = zip(source.secrets, source.keys(), strict=True)
+    found = next((secret for secret, key in pairs if isinstance(key, bytes)), None)
+    if found is None:
+        raise CommandError(f"the source {name!r} has only public keys, which cannot sign; add a secret to send with")
+    return found.get_secret_value()
 
 
 def _object(text: str) -> dict[str, object]:

@@ -71,8 +71,12 @@ class Configuration:
         return f"http://127.0.0.1:{self.receiver}/webhooks/hisab"
 
     @property
+    def sandbox_url(self) -> str:
+        return f"http://127.0.0.1:{self.sandbox}"
+
+    @property
     def api_url(self) -> str:
-        return f"http://127.0.0.1:{self.sandbox}/api/v1"
+        return f"{self.sandbox_url}/api/v1"
 
     @property
     def endpoint_url(self) -> str:

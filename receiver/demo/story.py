@@ -154,9 +154,9 @@ def _play(stage: Stage) -> str:
     """All scenes; the id of the recurring invoice."""
     stage.page.say("All of Billhook on this machine, with a made-up Hisab and a made-up endpoint. Times are UTC.")
     scenes.started(stage)
-    posted = scenes.samples(stage)
+    scenes.life(stage)
     scenes.forged(stage)
-    scenes.repeated(stage, *posted["invoice.paid"])
+    scenes.repeated(stage)
     invoice_id = scenes.recurring(stage)
     balance = audit(stage.witness.engine)
     received = stage.page.counts["received"]

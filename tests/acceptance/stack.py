@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from redis import Redis
 from sqlalchemy import Engine, func, select
 
 from handlers.providers import PROVIDERS
 from handlers.testing import SignedRequest, signed_request
+from tests.conftest import new_database
 from tests.services import free_port
 from workers import database
 from workers.audit import Balance, audit
@@ -51,11 +55,11 @@ class Stack:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, *names: str) -> None:
-        """Start commands; each logs to a file of its name."""
+        """Start commands; each logs to a file of its name. Of one command there may be several: `work`, `work-2`."""
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "receiver.cli", name],
+                    [sys.executable, "-m", "receiver.cli", name.partition("-")[0]],
                     env=self.environ,
                     cwd=self.folder,
                     stdout=log,
@@ -70,6 +74,12 @@ class Stack:
         process = self.processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+
+    def children(self, name: str) -> list[int]:
+        """The process ids of a process's children, such as those of a worker's pool."""
+        listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        pairs = [line.split() for line in listed.splitlines()]
+        return [int(pid) for pid, parent in pairs if int(parent) == self.processes[name].pid]
 
     def stop(self) -> None:
         """End everything, however it stands."""
@@ -148,6 +158,40 @@ class Stack:
         }
 
 
+@contextmanager
+def embedded(folder: Path) -> Iterator[Stack]:
+    """A Billhook with nothing configured: SQLite and the embedded server."""
+    stack = Stack(folder, {})
+    try:
+        yield stack
+    finally:
+        stack.stop()
+
+
+@contextmanager
+def servers(folder: Path, postgres_url: str, redis_url: str) -> Iterator[Stack]:
+    """A Billhook on PostgreSQL, with a database of its own, and on Redis."""
+    prefix = f"billhook-acceptance-{uuid.uuid4().hex[:12]}:"
+    with new_database(postgres_url) as database_url:
+        stack = Stack(
+            folder,
+            {
+                "BILLHOOK_DATABASE_URL": database_url,
+                "BILLHOOK_REDIS_URL": redis_url,
+                "BILLHOOK_REDIS_PREFIX": prefix,
+                "BILLHOOK_ENCRYPTION_KEYS": "G0jP2vqcdPz6m2nV7FvH1k9H0Xx0vVn3vUoS4yqcF2U=",
+            },
+        )
+        assert stack.run("migrate").returncode == 0
+        try:
+            yield stack
+        finally:
+            stack.stop()
+    with Redis.from_url(redis_url) as redis:
+        for key in redis.scan_iter(f"{prefix}*"):
+            redis.delete(key)
+
+
 def delivery(number: int, event_type: str = "invoice.paid", delivery_id: str | None = None) -> SignedRequest:
     """A signed delivery that differs from all others by its number."""
     body = dict(PROVIDERS["hisab"].sample(event_type))
@@ -168,6 +212,11 @@ class Sink(ThreadingHTTPServer):
     def server_close(self) -> None:
         self.shutdown()
         super().server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """That a sender was killed is no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

@@ -24,7 +24,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Iterator[Serve]:
         def start(runtime: Runtime, **changes: Any) -> Edge:
             changed = Runtime(runtime.settings.model_copy(update=changes), runtime.engine, runtime.redis)
             app = receiver_app.create_app(changed)
-            return running.enter_context(serving(app, trusted_proxies=changed.settings.trusted_proxies))
+            proxies = changed.settings.trusted_proxies
+            return running.enter_context(serving(app, trusted_proxies=proxies, take=app.take))
 
         yield start
 

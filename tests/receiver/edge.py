@@ -26,7 +26,7 @@ from handlers.providers import PROVIDERS
 from handlers.testing import SignedRequest, signed_request
 from receiver.answers import Message, Receive, Scope, Send
 from receiver.gather import Gatherer
-from receiver.server import configuration
+from receiver.server import Take, configuration
 from receiver.webhooks import Webhooks
 from tests.conftest import SECRET
 from tests.services import free_port
@@ -199,6 +199,11 @@ class Edge:
 
     port: int
     client: httpx.Client
+    server: uvicorn.Server
+
+    def stop(self) -> None:
+        """Begin to end it, as a signal does; those who wait are still answered."""
+        self.server.should_exit = True
 
     def post(self, request: SignedRequest, source: str = "shop", **headers: str) -> httpx.Response:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -226,16 +231,22 @@ class _Server(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        while self.server_state.tasks:
+        while self.server_state.tasks or any(_busy(connection) for connection in self.server_state.connections):
             await asyncio.sleep(0.005)
         await self.lifespan.shutdown()
 
 
+def _busy(connection: Any) -> bool:
+    return connection.cycle is not None and not connection.cycle.response_complete
+
+
 @contextmanager
-def serving(app: Callable[..., Any], *, trusted_proxies: Sequence[str] = (), lifespan: bool = True) -> Iterator[Edge]:
+def serving(
+    app: Callable[..., Any], *, trusted_proxies: Sequence[str] = (), lifespan: bool = True, take: Take | None = None
+) -> Iterator[Edge]:
     """Run the application as `billhook serve` does, in a thread."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    config = configuration(app, trusted_proxies)
+    config = configuration(app, trusted_proxies, take)
     config.lifespan = "on" if lifespan else "off"
     server = _Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -244,7 +255,7 @@ def serving(app: Callable[..., Any], *, trusted_proxies: Sequence[str] = (), lif
     port = listening.getsockname()[1]
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=_NO_TLS, trust_env=False, timeout=20) as client:
-            yield Edge(port, client)
+            yield Edge(port, client, server)
     finally:
         server.should_exit = True
         thread.join(20)
@@ -329,7 +340,7 @@ class Door:
 
     def _accept(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
         self.arrivals += arrivals
-        return [Outcome("accepted", arrival.event.id) for arrival in arrivals]
+        return [Outcome("accepted", arrival.id) for arrival in arrivals]
 
     async def post(
         self, request: SignedRequest, path: str = "/webhooks/shop", headers: Sequence[tuple[bytes, bytes]] | None = None

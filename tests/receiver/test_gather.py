@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from structlog.testing import capture_logs
 
 from receiver import gather
-from receiver.gather import Gatherer, Overloaded, Unavailable
+from receiver.gather import Gatherer, Overloaded, Result, Unavailable
 from tests.receiver.edge import stored
 from tests.workers.test_inbox import arrival
 from workers import inbox
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def submitted(gatherer: Gatherer, *ids: str) -> list[asyncio.Task[Outcome]]:
+def submitted(gatherer: Gatherer, *ids: str) -> list[asyncio.Task[Result]]:
     return [asyncio.create_task(gatherer.submit(arrival(one, one.encode()))) for one in ids]
 
 
@@ -98,7 +98,7 @@ def test_those_that_come_during_a_commit_share_the_next() -> None:
             await asyncio.sleep(0.01)
             assert store.batches == [["a"]]
             store.open.set()
-            assert {outcome.kind for outcome in await asyncio.gather(*tasks)} == {"accepted"}
+            assert set(await asyncio.gather(*tasks)) == {Outcome("accepted", "evt")}
 
     run(test)
     assert store.batches == [["a"], ["b", "c", "d"]]
@@ -161,7 +161,7 @@ def _refused() -> IntegrityError:
 
 def test_a_batch_has_its_largest_size() -> None:
     store = Store()
-    ids = [f"d{number}" for number in range(2 * gather.LARGEST + 10)]
+    ids = [f"d{number}" for number in range(2 * gather.MAX_BATCH + 10)]
 
     async def test() -> None:
         async with gathering(store) as gatherer:
@@ -171,7 +171,7 @@ def test_a_batch_has_its_largest_size() -> None:
             await asyncio.gather(*tasks)
 
     run(test)
-    assert [len(batch) for batch in store.batches] == [1, gather.LARGEST, gather.LARGEST, 9]
+    assert [len(batch) for batch in store.batches] == [1, gather.MAX_BATCH, gather.MAX_BATCH, 9]
     assert [one for batch in store.batches for one in batch] == ids
 
 
@@ -188,6 +188,41 @@ def test_more_than_may_wait_are_turned_away_until_there_is_room() -> None:
             assert await gatherer.submit(arrival("f")) == Outcome("accepted", "evt")
 
     run(test)
+
+
+def test_large_bodies_are_turned_away_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "MAX_WAITING_BYTES", 3000)
+    store = Store()
+
+    async def test() -> None:
+        async with gathering(store) as gatherer:
+            bodies = [b"%d" % number * 1000 for number in range(7)]
+            tasks = [asyncio.create_task(gatherer.submit(arrival(str(body[:1]), body))) for body in bodies]
+            await until(lambda: sum(task.done() for task in tasks) == 2)
+            store.open.set()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            # One commits, and of what waits the last that fits may exceed the limit.
+            assert [type(outcome) for outcome in outcomes] == [Outcome] * 5 + [Overloaded] * 2
+
+    run(test)
+
+
+def test_large_bodies_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "MAX_BATCH_BYTES", 2000)
+    store = Store()
+
+    async def test() -> None:
+        async with gathering(store) as gatherer:
+            tasks = submitted(gatherer, "a")
+            await until(lambda: len(store.batches) == 1)
+            for name in "bcdef":
+                tasks.append(asyncio.create_task(gatherer.submit(arrival(name, name.encode() * 1000))))
+            await asyncio.sleep(0.01)
+            store.open.set()
+            await asyncio.gather(*tasks)
+
+    run(test)
+    assert store.batches == [["a"], ["b", "c"], ["d", "e"], ["f"]]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +304,27 @@ def test_who_no_longer_waits_does_not_break_the_batch() -> None:
     run(test)
     # What was committed is announced, whether or not its sender has gone.
     assert [one for batch in store.announced for one in batch] == ["a", "b", "c", "d"]
+
+
+def test_one_that_cannot_be_answered_does_not_keep_the_others_waiting() -> None:
+    store = Store()
+    answered: list[Result] = []
+
+    def fail(_: Result) -> None:
+        raise RuntimeError
+
+    async def test() -> None:
+        async with gathering(store) as gatherer:
+            gatherer.put(arrival("a"), answered.append)
+            gatherer.put(arrival("b"), fail)
+            gatherer.put(arrival("c"), answered.append)
+            store.open.set()
+            await until(lambda: len(answered) == 2)
+
+    with capture_logs() as lines:
+        run(test)
+    assert [line["error"] for line in lines if line["action"] == "answer_failed"] == ["RuntimeError"]
+    assert [one for batch in store.announced for one in batch] == ["a", "b", "c"]
 
 
 def test_closing_waits_for_the_commit_and_the_announcement_under_way() -> None:

@@ -101,7 +101,7 @@ def test_the_workers_are_rung_and_the_delivery_is_remembered(edge: Edge, runtime
 
     prefix = runtime.settings.redis_prefix
     wait_until(lambda: runtime.redis.llen(f"{prefix}events") == 1)
-    assert len(list(runtime.redis.scan_iter(f"{prefix}seen:*"))) == 2
+    assert len(list(runtime.redis.scan_iter(f"{prefix}seen:*"))) == 1
 
 
 def test_the_same_delivery_again_is_answered_200_with_the_same_id(edge: Edge, engine: Engine) -> None:
@@ -347,6 +347,7 @@ HAZARDS = {
     "bytes after the end": delivery().body + b"\x00",
     "the year 10000": delivery().body.replace(b"2026-06-05T14:00:00Z", b"10000-01-01T00:00:00Z"),
     "no zone": delivery().body.replace(b"14:00:00Z", b"14:00:00"),
+    "repeated keys": delivery().body[:-1] + b',"event":"invoice.sent"}',
     "a form": b"event=invoice.paid&data=1",
 }
 
@@ -362,7 +363,6 @@ def test_a_verified_body_that_is_no_event_is_refused(edge: Edge, engine: Engine)
 
 
 ODD = {
-    "repeated keys": delivery().body[:-1] + b',"event":"invoice.sent"}',
     "a deep body": delivery().body.replace(b'"12480.00"', b"[" * 60 + b"]" * 60),
     "a NUL in the data": delivery().body.replace(b"12480.00", rb"\u0000"),
     "the year 1": delivery().body.replace(b"2026-06-05T14:00:00Z", b"0001-01-01T00:00:00Z"),

@@ -38,9 +38,14 @@ BODY_LIMIT = 20_000
 READ_TIMEOUT = 0.4
 
 
-@pytest.fixture(scope="module")
-def whole(_embedded: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Edge, Engine]]:
-    """One receiver for this module; what is asked here is refused before a database would make a difference."""
+@pytest.fixture(scope="module", params=["the short way", "the ordinary way"])
+def whole(
+    request: pytest.FixtureRequest, _embedded: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Edge, Engine]]:
+    """One receiver for this module and each of the ways in it.
+
+    What is asked here is refused before a database would make a difference.
+    """
     folder = tmp_path_factory.mktemp("state")
     assert _embedded.sqlite_template is not None
     shutil.copy(_embedded.sqlite_template, folder / "billhook.db")
@@ -56,7 +61,8 @@ def whole(_embedded: Backend, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patched:
         # The application tunes the collector of a process of its own; this process is not.
         patched.setattr(receiver_app, "gc", SimpleNamespace(collect=int, freeze=int, set_threshold=lambda *_: None))
-        with serving(receiver_app.create_app(runtime)) as edge:
+        receiver = receiver_app.create_app(runtime)
+        with serving(receiver, take=receiver.take if request.param == "the short way" else None) as edge:
             yield edge, runtime.engine
     for key in runtime.redis.scan_iter(f"{settings.redis_prefix}*"):
         runtime.redis.delete(key)

@@ -6,18 +6,26 @@ import base64
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, select, update
+import pytest
+from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import event as hooks
 
 from handlers.providers import PROVIDERS
-from workers import database, ids, inbox
+from workers import claims, database, ids, inbox, planning
 from workers.app import Runtime
+from workers.dispatch import Dispatcher, process
 from workers.inbox import Arrival
-from workers.models import AnyRow, HandlerRun, Model
+from workers.models import AnyRow, EventRow, HandlerRun, Model, Step
+
+T = TypeVar("T")
 
 NOW = datetime(2026, 6, 5, 14, 0, tzinfo=UTC)
 _number = itertools.count(1)
@@ -40,16 +48,108 @@ class Clock:
         return self.now.timestamp()
 
 
-def received(engine: Engine, event_type: str = "invoice.paid", *, at: datetime = NOW) -> str:
-    """Store an event of its own as the receiver does, and return its id."""
+def received(
+    engine: Engine,
+    event_type: str = "invoice.paid",
+    *,
+    object_id: str | None = "inv_{}",
+    occurred_at: datetime = NOW,
+    source: str = "shop",
+    at: datetime = NOW,
+) -> str:
+    """Store an event of its own as the receiver does, and return its id.
+
+    `{}` in the object's id stands for a number that no other event has; None: the event is about no object.
+    """
     number = next(_number)
-    body = json.dumps(
-        {"event": event_type, "data": {"id": f"inv_{number}"}, "created_at": "2026-06-05T14:00:00Z"}
-    ).encode()
-    event = replace(PROVIDERS["hisab"].parse([], body), id=ids.new("evt"), source="shop", received_at=at)
+    data = {"invoice_number": number} | ({} if object_id is None else {"id": object_id.format(number)})
+    body = json.dumps({"event": event_type, "data": data, "created_at": occurred_at.isoformat()}).encode()
     digest = hashlib.sha256(body)
-    (outcome,) = inbox.accept(engine, [Arrival(event, f"del_{number}", digest.hexdigest(), digest.digest(), {})])
+    arrival = Arrival(
+        id=ids.new("evt"),
+        source=source,
+        received_at=at,
+        event=PROVIDERS["hisab"].inbound({}).parse([], body),
+        delivery_id=f"del_{number}",
+        event_key=digest.hexdigest(),
+        body_hash=digest.digest(),
+        headers={},
+    )
+    (outcome,) = inbox.accept(engine, [arrival])
     return outcome.event_id
+
+
+def planned(dispatcher: Dispatcher, *event_ids: str) -> None:
+    """Give events their runs, none of them started."""
+    with database.write(dispatcher.engine) as connection:
+        plan = planning.plan(dispatcher, connection, event_ids)
+        claims.give_back(dispatcher, connection, plan.taken)
+
+
+@contextmanager
+def another_process(dispatcher: Dispatcher) -> Iterator[Dispatcher]:
+    """The dispatcher of another process: it has connections of its own."""
+    engine = database.connect(dispatcher.settings)
+    try:
+        yield replace(dispatcher, engine=engine)
+    finally:
+        engine.dispose()
+
+
+def process_elsewhere(dispatcher: Dispatcher, *event_ids: str) -> None:
+    """Another process works on these events, to its end, while the caller waits."""
+    with another_process(dispatcher) as other, ThreadPoolExecutor(1) as thread:
+        thread.submit(process, other, event_ids).result(30)
+
+
+def killed(dispatcher: Dispatcher, *event_ids: str) -> None:
+    """A process works on these events until a handler ends it with `KeyboardInterrupt`; what it has in hand is lost."""
+    with pytest.raises(KeyboardInterrupt):
+        process(dispatcher, event_ids)
+
+
+def sent_back(engine: Engine, run_id: str, *, now: datetime = NOW, plan_anew: bool = False) -> None:
+    """Have a run that ended wait anew, as a replay does; `plan_anew`: as one of all handlers does."""
+    mine = HandlerRun.id == run_id
+    its_event = EventRow.id == select(HandlerRun.event_id).where(mine).scalar_subquery()
+    values = {"status": "waiting", "starts": 0, "attempts": 0, "pauses": 0, "slot": None, "ended_at": None}
+    anew = {"fence": HandlerRun.fence + 1, "replays": HandlerRun.replays + 1, "next_attempt_at": now, "ring_at": now}
+    with database.write(engine) as connection:
+        succeeded = select(HandlerRun.id).where(mine, HandlerRun.status == "succeeded")
+        connection.execute(delete(Step).where(Step.run_id.in_(succeeded)))
+        connection.execute(update(HandlerRun).where(mine).values(**values, **anew))
+        connection.execute(
+            update(EventRow).where(its_event).values(status="waiting", ring_at=now if plan_anew else None)
+        )
+
+
+def until(condition: Callable[[], T], seconds: float = 20.0) -> T:
+    """Wait until something is so; what the condition gave."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.002)
+    return found
+
+
+@contextmanager
+def statements(engine: Engine) -> Iterator[list[str]]:
+    """What the database is asked meanwhile."""
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    hooks.listen(engine, "before_cursor_execute", note)
+    yield asked
+    hooks.remove(engine, "before_cursor_execute", note)
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    """Whether somebody at this PostgreSQL database waits for what another transaction holds."""
+    statement = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with database.read(engine) as connection:
+        return connection.exec_driver_sql(statement).first() is not None
 
 
 def waiting_runs(engine: Engine, count: int, *, due: datetime = NOW) -> list[str]:

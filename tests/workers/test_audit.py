@@ -3,7 +3,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, insert, select, update
 
 from handlers import Context, Event
 from handlers.providers.hisab.client import HisabClient
@@ -25,7 +25,7 @@ from workers.delivery import endpoints
 from workers.delivery.deliver import Courier, deliver
 from workers.delivery.sender import Sender
 from workers.dispatch import Dispatcher, process
-from workers.models import Attempt, Delivery, EventRow, HandlerRun, Message, Model, Occurrence
+from workers.models import Attempt, Delivery, EventRow, HandlerRun, Message, Model, Occurrence, OnceKey
 from workers.schedule.generate import Generator, generate, tick
 from workers.schedule.schedules import Plan, add
 from workers.vault import open_vault
@@ -157,6 +157,10 @@ PLANTS: list[tuple[str, type[Model], dict[str, Any], dict[str, Any]]] = [
     ("a run is open and will never be rung", HandlerRun, WAITING, {"ring_at": None}),
     ("a delivery is open and will never be rung", Delivery, WAITING, {"ring_at": None}),
     ("an occurrence is open and will never be rung", Occurrence, WAITING, {"ring_at": None}),
+    ("a run has ended more often than it was started", HandlerRun, WAITING, {"pauses": 1}),
+    ("a run that is not running has a place", HandlerRun, WAITING, {"slot": 0}),
+    ("an ordered run stands in no line", HandlerRun, {"handler": "bad"}, {"ordered": True, "lane": None}),
+    ("an ordered run stands in no line", HandlerRun, {"handler": "bad"}, {"ordered": True, "occurred_at": None}),
     ("a message has no run that succeeded behind it", HandlerRun, {"handler": "good"}, {"status": "discarded"}),
     ("a delivery succeeded without a 2xx answer", Delivery, WAITING, {"status": "succeeded"}),
     ("an occurrence ended without an event that reports it", Occurrence, WAITING, {"status": "generated"}),
@@ -207,6 +211,40 @@ def test_an_event_in_the_middle_of_its_run_is_in_balance(lived: Engine) -> None:
         leases.claim(connection, HandlerRun, [run.id], now=NOW + timedelta(days=1), lease=LEASE)
 
     assert audit(lived).holds
+
+
+@contextmanager
+def broken_index(engine: Engine, name: str) -> Iterator[None]:
+    """An index of the runs that forbids nothing for the block."""
+    (index,) = [index for index in HandlerRun.metadata.tables["handler_runs"].indexes if index.name == name]
+    index.drop(engine)
+    yield
+    index.create(engine)
+
+
+def test_two_runs_of_one_object_at_once_are_found_where_their_index_let_them_pass(lived: Engine) -> None:
+    line = {"ordered": True, "lane": "shop/invoice/inv_7", "handler": "books", "status": "running"}
+    with ExitStack() as plants:
+        plants.enter_context(broken_index(lived, "uq_handler_runs_lane"))
+        bad = plants.enter_context(planted(lived, HandlerRun, {"handler": "bad"}, **line))
+        assert "ordered runs of one object run at once" not in {fault.rule for fault in audit(lived).faults}
+
+        slow = plants.enter_context(planted(lived, HandlerRun, {"handler": "slow"}, **line))
+        assert Fault("ordered runs of one object run at once", tuple(sorted([bad, slow]))) in audit(lived).faults
+
+
+def test_a_key_is_done_only_by_a_run_that_succeeded_now_or_before_a_replay(lived: Engine) -> None:
+    runs = {row.handler: row.id for row in rows(lived, HandlerRun)}
+    keys = [
+        {"handler": handler, "key": "cus_1", "run_id": run_id, "done": handler != "slow", "created_at": NOW}
+        for handler, run_id in {**runs, "pruned": "run_gone"}.items()
+    ]
+    with database.write(lived) as connection:
+        connection.execute(insert(OnceKey), keys)
+
+    assert audit(lived).faults == (Fault("a once key of a run that never succeeded is done", (runs["bad"],)),)
+    with planted(lived, HandlerRun, {"handler": "bad"}, replays=1):
+        assert audit(lived).holds
 
 
 def test_of_many_faults_the_first_are_shown(engine: Engine) -> None:

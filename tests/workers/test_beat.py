@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery.beat import Scheduler
@@ -15,6 +16,7 @@ from workers.app import QUEUES, Runtime
 from workers.settings import Settings
 
 SWEEPS = {f"billhook.{queue}.sweep" for queue in QUEUES}
+PRUNE = "billhook.events.prune"
 
 
 @pytest.fixture
@@ -28,20 +30,24 @@ def send_all(scheduler: Scheduler) -> None:
         scheduler.apply_entry(entry, producer=scheduler.producer)
 
 
-def test_beat_sends_the_three_sweeps_and_nothing_else(scheduler: Scheduler) -> None:
-    assert set(scheduler.schedule) == SWEEPS
-    assert {entry.task for entry in scheduler.schedule.values()} == SWEEPS
+def test_beat_sends_the_three_sweeps_and_what_prunes(scheduler: Scheduler) -> None:
+    assert set(scheduler.schedule) == {*SWEEPS, PRUNE}
+    assert {entry.task for entry in scheduler.schedule.values()} == {*SWEEPS, PRUNE}
 
 
 def test_a_tick_goes_to_the_queue_of_its_work_and_carries_nothing(scheduler: Scheduler, runtime: Runtime) -> None:
     send_all(scheduler)
 
     for queue in QUEUES:
-        assert rung(runtime, queue) == [(f"billhook.{queue}.sweep", [])]
+        pruning: list[Any] = [(PRUNE, [])] if queue == "events" else []
+        assert sorted(rung(runtime, queue)) == [*pruning, (f"billhook.{queue}.sweep", [])]
 
 
 def test_a_tick_that_nobody_takes_expires(scheduler: Scheduler) -> None:
-    assert [entry.options for entry in scheduler.schedule.values()] == [{"expires": 30}] * 3
+    options = {name: entry.options for name, entry in scheduler.schedule.items()}
+
+    # What is sent each second is soon worth nothing; what is sent each hour waits for the next.
+    assert options == {name: {"expires": 30} for name in SWEEPS} | {PRUNE: {"expires": 3600.0}}
 
 
 def test_the_ticks_come_as_often_as_the_settings_say(runtime: Runtime) -> None:
@@ -53,6 +59,7 @@ def test_the_ticks_come_as_often_as_the_settings_say(runtime: Runtime) -> None:
         "billhook.events.sweep": schedule(0.5),
         "billhook.deliveries.sweep": schedule(0.5),
         "billhook.schedules.sweep": schedule(60.0),
+        PRUNE: schedule(3600.0),
     }
     app.app.conf.beat_schedule = {}
 
@@ -69,7 +76,7 @@ def test_ticks_are_left_out_for_a_queue_that_is_full_and_come_again_after(
     assert len(rung(runtime, "deliveries")) == 1
     runtime.redis.delete(key)
     send_all(scheduler)
-    assert rung(runtime, "events") == [("billhook.events.sweep", [])]
+    assert sorted(rung(runtime, "events")) == [(PRUNE, []), ("billhook.events.sweep", [])]
 
 
 def test_without_redis_ticks_are_left_out(tmp_path: Path) -> None:

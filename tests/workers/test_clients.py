@@ -77,3 +77,36 @@ def test_a_source_without_a_key_says_which_variable_is_missing() -> None:
         made.get("shop")
 
     assert failed.value.code == "NO_API_KEY"
+
+
+def test_a_handler_may_name_a_source_or_its_provider_or_neither() -> None:
+    made = clients(
+        shop=Source(provider="hisab", secrets=SECRET, api_key="key_one", api_url="http://127.0.0.1:1/v1"),
+        books=Source(provider="hibr", secrets=SECRET, api_key="hibr_test_1"),
+    )
+
+    assert made.meant(None, "shop") is made.meant("shop", "books") is made.meant("hisab", "books") is made.get("shop")
+
+
+def test_of_several_sources_of_a_provider_the_events_own_is_meant() -> None:
+    made = clients(
+        one=Source(provider="hisab", secrets=SECRET, api_key="key_one"),
+        two=Source(provider="hisab", secrets=SECRET, api_key="key_two"),
+    )
+
+    assert made.meant("hisab", "two") is made.get("two")
+    with pytest.raises(ProviderUnavailable, match="name one: one, two"):
+        made.meant("hisab", "elsewhere")
+
+
+def test_a_name_that_is_neither_is_said_to_be_no_source() -> None:
+    with pytest.raises(ProviderUnavailable, match="there is no source 'nope'"):
+        clients().meant("nope", "shop")
+
+
+def test_an_api_key_of_the_wrong_form_is_named_and_not_quoted() -> None:
+    made = clients(pay=Source(provider="hesabe", secrets="a" * 24, api_key="842217:only-half"))
+
+    with pytest.raises(ProviderUnavailable, match="the client of source 'pay' cannot be made") as caught:
+        made.get("pay")
+    assert "only-half" not in str(caught.value)

@@ -17,10 +17,17 @@ import structlog
 from handlers import Context, Discard, Event, Retry
 from handlers.errors import ProviderError
 from handlers.registry import Handler
+from handlers.testing.memory import InMemory, Store
 from workers.execution import Discarded, Failed, Result, Succeeded, execute
 
 NOW = datetime(2026, 6, 5, 14, 0, tzinfo=UTC)
 EVENT = Event(id="evt_1", type="invoice.paid", data={}, occurred_at=NOW, received_at=NOW)
+
+
+def context() -> Context:
+    """A first start, whose steps are kept in memory."""
+    durable = InMemory(store=Store(), handler="shop.test", event=EVENT, clock=lambda: NOW, clients={}, replay=False)
+    return Context(event=EVENT, attempt=1, first_seen=NOW, logger=structlog.get_logger(), durable=durable)
 
 
 def executed(function: Callable[..., Any], *, timeout: float = 5.0) -> Result:
@@ -34,8 +41,7 @@ def executed(function: Callable[..., Any], *, timeout: float = 5.0) -> Result:
         backoff=1.0,
         timeout=timeout,
     )
-    context = Context(attempt=1, first_seen=NOW, logger=structlog.get_logger(), clients=lambda _: None)
-    return execute(handler, EVENT, context)
+    return execute(handler, EVENT, context())
 
 
 def failed(function: Callable[..., Any], *, timeout: float = 5.0) -> Failed:
@@ -259,7 +265,8 @@ def test_outside_the_main_thread_a_handler_runs_without_an_alarm() -> None:
 
 UNINTERRUPTIBLE = """
 import ctypes
-from tests.workers.test_execution import EVENT, Handler, NOW, Context, execute, structlog
+from tests.workers.test_execution import EVENT, Handler, context, execute
+from workers.execution import last_resort
 
 def stuck(event, context):
     lock = ctypes.create_string_buffer(64)
@@ -268,8 +275,8 @@ def stuck(event, context):
 
 handler = Handler(name="stuck", function=stuck, patterns=("*",), provider=None, source=None, retries=0, backoff=1.0,
                   timeout=0.1)
-context = Context(attempt=1, first_seen=NOW, logger=structlog.get_logger(), clients=lambda _: None)
-execute(handler, EVENT, context, patience=0.2)
+with last_resort(0.3):
+    execute(handler, EVENT, context())
 """
 
 

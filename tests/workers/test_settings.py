@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
-from handlers.providers import PROVIDERS
+from handlers import signing
+from handlers.errors import ParseError
+from handlers.providers import PROVIDERS, Inbound
 from workers import settings
 from workers.settings import Option, Settings, SettingsError, Source
 
@@ -132,6 +139,170 @@ def test_settings_do_not_change_while_a_process_runs() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         loaded.listen = "b:2"  # type: ignore[misc]
+
+
+# --- what a source is told ------------------------------------------------------------------------
+
+RAW = bytes(range(100, 132))
+PUBLIC_KEY = "whpk_" + base64.b64encode(RAW).decode()
+STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_the_options_of_a_source_may_be_variables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(
+        monkeypatch,
+        SOURCES__LIVE__PROVIDER="hibr",
+        SOURCES__LIVE__SECRETS="a",
+        SOURCES__LIVE__OPTIONS__LIVEMODE="true",
+        SOURCES__PAY__PROVIDER="generic",
+        SOURCES__PAY__SECRETS="AAAA",
+        SOURCES__PAY__OPTIONS__SIGNATURE="Stripe-Signature",
+        SOURCES__PAY__OPTIONS__CONTENT="{timestamp}.{body}",
+        SOURCES__PAY__OPTIONS__MARK="v1=",
+        SOURCES__PAY__OPTIONS__STAMP="t=",
+        SOURCES__PAY__OPTIONS__SEPARATOR=",",
+        SOURCES__PAY__OPTIONS__SECRET_ENCODING="base64",
+    )
+
+    sources = settings.load().sources
+
+    with pytest.raises(ParseError, match="livemode is not true"):
+        sources["live"].inbound().parse([], orjson.dumps(PROVIDERS["hibr"].sample("invoice.paid")))
+    (scheme,) = sources["pay"].inbound().schemes
+    assert (scheme.signature, scheme.mark, scheme.stamp, scheme.separator) == (b"stripe-signature", b"v1=", b"t=", b",")
+    assert scheme.content == signing.template("{timestamp}.{body}")
+    assert sources["pay"].keys() == (b"\0\0\0",)
+
+
+@pytest.mark.parametrize("written", ["variable", "file", "toml"])
+def test_the_options_of_a_source_may_be_one_document(
+    written: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if written == "toml":
+        Path("billhook.toml").write_text(
+            '[sources.old]\nprovider = "hisab"\nsecrets = ["a"]\n[sources.old.options]\nformat = "older"\n'
+        )
+    else:
+        given(monkeypatch, SOURCES__OLD__PROVIDER="hisab", SOURCES__OLD__SECRETS="a")
+    if written == "variable":
+        given(monkeypatch, SOURCES__OLD__OPTIONS='{"format": "older"}')
+    if written == "file":
+        (tmp_path / "options").write_text('{"format": "older"}\n')
+        given(monkeypatch, SOURCES__OLD__OPTIONS_FILE=str(tmp_path / "options"))
+
+    (scheme,) = settings.load().sources["old"].inbound().schemes
+
+    assert scheme.signature == b"x-hisab-signature"
+
+
+def test_a_source_without_options_has_those_of_its_provider() -> None:
+    assert Source(provider="hisab", secrets="a").options == {}
+    with pytest.raises(ValueError, match="option signature"):
+        Source(provider="generic", secrets="a")
+
+
+@pytest.mark.parametrize(
+    ("provider", "options", "expected"),
+    [
+        ("hisab", '{"format": "newest"}', "option format: "),
+        ("hisab", '{"livemode": true}', "there is no option livemode; this provider takes: format"),
+        ("hibr", '{"livemode": "perhaps"}', "option livemode: "),
+        ("hibr", '{"Livemode": true}', "there is no option Livemode; this provider takes: livemode"),
+        ("standard", '{"mark": "v1,"}', "there is no option mark; this provider takes: none"),
+        ("generic", '{"signature": "X-A", "content": "{timestamp}"}', "option content: "),
+        ("generic", '{"signature": "X-A", "stamp": "t="}', "option stamp needs separator"),
+        ("hibr", '"livemode"', "Input should be"),
+        ("hibr", "[]", "Input should be"),
+    ],
+)
+def test_a_wrong_option_of_a_source_is_named_with_the_source(
+    provider: str, options: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(
+        monkeypatch,
+        SOURCES__SHOP__PROVIDER=provider,
+        SOURCES__SHOP__SECRETS=STANDARD_SECRET,
+        SOURCES__SHOP__OPTIONS=options,
+    )
+
+    said = complaint()
+
+    assert said.startswith("BILLHOOK_SOURCES__SHOP")
+    assert expected in said
+    assert STANDARD_SECRET not in said
+
+
+def test_the_secrets_of_a_source_are_read_as_its_provider_writes_them() -> None:
+    for_hisab = Source(provider="hisab", secrets=[STANDARD_SECRET])
+    for_standard = Source(provider="standard", secrets=[STANDARD_SECRET, PUBLIC_KEY])
+
+    assert for_hisab.keys() == (STANDARD_SECRET.encode(),)
+    symmetric, public = for_standard.keys()
+    assert symmetric == base64.b64decode(STANDARD_SECRET.removeprefix("whsec_"))
+    assert isinstance(public, Ed25519PublicKey)
+    assert public.public_bytes(Encoding.Raw, PublicFormat.Raw) == RAW
+
+
+@pytest.mark.parametrize(
+    ("provider", "options", "secret"),
+    [
+        ("hisab", "{}", '[""]'),
+        ("hibr", "{}", '["a", ""]'),
+        ("standard", "{}", "whsec_"),
+        ("standard", "{}", "whpk_"),
+        ("standard", "{}", "whsec_never to be shown"),
+        ("standard", "{}", "whsec_never_to_be_shown"),
+        ("standard", "{}", f"{STANDARD_SECRET},whpk_AQ{'A' * 41}="),
+        ("standard", "{}", f"whpk_{'A' * 43}="),
+        ("generic", '{"signature": "X-A", "secret_encoding": "base64"}', "whsec_never_to_be_shown"),
+    ],
+)
+def test_a_secret_that_cannot_verify_is_refused_and_not_shown(
+    provider: str, options: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, SOURCES__SHOP__PROVIDER=provider, SOURCES__SHOP__SECRETS=secret, SOURCES__SHOP__OPTIONS=options)
+
+    said = complaint()
+
+    assert said.startswith("BILLHOOK_SOURCES__SHOP")
+    assert "secret" in said or "public key" in said
+    for written in ("never", STANDARD_SECRET, "A" * 10):
+        assert written not in said
+
+
+@pytest.fixture
+def unsigned(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a provider that does not sign and must be asked."""
+    hisab = PROVIDERS["hisab"]
+    inbound = Inbound(schemes=(), parse=hisab.inbound({}).parse, confirm=lambda client, event: None)
+    monkeypatch.setitem(PROVIDERS, "unsigned", replace(hisab, name="unsigned", inbound=lambda _options: inbound))
+    return "unsigned"
+
+
+def test_a_source_that_must_be_asked_needs_an_api_key(unsigned: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, SOURCES__CASH__PROVIDER=unsigned, SOURCES__CASH__SECRETS="x" * 24)
+
+    said = complaint()
+
+    assert said.startswith("BILLHOOK_SOURCES__CASH")
+    assert "api_key" in said
+    given(monkeypatch, SOURCES__CASH__API_KEY="key")
+    assert settings.load().sources["cash"].keys() == (b"x" * 24,)
+
+
+@pytest.mark.parametrize("secret", ["short", "never-to-be-shown-but-with-a/slash", "never to be shown, never to be"])
+def test_the_secret_of_a_path_is_long_and_plain(secret: str, unsigned: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(
+        monkeypatch,
+        SOURCES__CASH__PROVIDER=unsigned,
+        SOURCES__CASH__SECRETS=secret,
+        SOURCES__CASH__API_KEY="key",
+    )
+
+    said = complaint()
+
+    assert "24 to 200 letters" in said
+    assert secret not in said
 
 
 # --- what is wrong with one -----------------------------------------------------------------------
@@ -385,3 +556,10 @@ def test_a_variable_that_is_no_option_is_told_as_it_was_set(monkeypatch: pytest.
     given(monkeypatch, DATABASE_ULR_FILE=str(tmp_path / "value"))
 
     assert settings.unknown_variables() == ["BILLHOOK_DATABASE_ULR_FILE"]
+
+
+def test_what_must_stay_hidden_are_the_secrets_the_api_key_and_its_parts() -> None:
+    key = "842217:c333729b-d060-4b74-a49d-7686a8353481:PkW64zMe5NVdrlPVNnjo2Jy9nOb7v1Xg:5NVdrlPVNnjo2Jy9"
+    source = Source(provider="hesabe", secrets="a-word-in-the-path-of-it", api_key=key)
+
+    assert set(source.hidden()) == {"a-word-in-the-path-of-it", key, *key.split(":")[1:]}

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from cryptography.fernet import MultiFernet
 from sqlalchemy import Connection, Engine, select
 
-from handlers.signing import STANDARD, key_bytes, sign
+from handlers.signing import STANDARD, hmac_key, sign
 from workers import database, ids, leases, retry
 from workers.app import CHUNK, DELIVER, Runtime, app, ring, ringing, runtime
 from workers.delivery import endpoints
@@ -116,18 +116,9 @@ def _look_up(connection: Connection, rows: Sequence[AnyRow]) -> dict[str, AnyRow
 
 def _request(one: Prepared, timestamp: int) -> Request:
     """The signed request; id stable, timestamp fresh (Standard Webhooks, "Webhook Headers")."""
-    key = key_bytes(STANDARD, one.secret)
-    signature = sign(STANDARD, key, delivery_id=one.message_id, timestamp=timestamp, body=one.body)
-    return Request(
-        url=one.url,
-        headers=(
-            ("content-type", "application/json"),
-            ("webhook-id", one.message_id),
-            ("webhook-timestamp", str(timestamp)),
-            ("webhook-signature", signature.decode()),
-        ),
-        body=one.body,
-    )
+    key = hmac_key(STANDARD, one.secret)
+    signed = sign(STANDARD, key, delivery_id=one.message_id, timestamp=timestamp, body=one.body)
+    return Request(url=one.url, headers=(("content-type", "application/json"), *signed.items()), body=one.body)
 
 
 def classify(answer: Answer, attempt: int, *, chance: float) -> Verdict:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, select, update
 
 from handlers.errors import BillhookError
 from handlers.registry import valid_pattern
-from handlers.signing import STANDARD, key_bytes
+from handlers.signing import STANDARD, hmac_key
 from workers import database, ids
 from workers.models import AnyRow, Endpoint
 
@@ -51,7 +51,7 @@ def add(
             raise EndpointError(f"{pattern!r} is not an event type, a prefix with .* or *")
     secret = secret or "whsec_" + base64.b64encode(os.urandom(SECRET_BYTES)).decode()
     try:
-        key = key_bytes(STANDARD, secret)
+        key = hmac_key(STANDARD, secret)
     except ValueError as error:
         raise EndpointError(str(error)) from None
     if not 24 <= len(key) <= 64:

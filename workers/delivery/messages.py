@@ -39,8 +39,7 @@ def publish(connection: Connection, outgoing: Sequence[Outgoing], *, now: dateti
         {"id": one.id, "event_id": one.event_id, "type": one.type, "body": _body(one, now), "created_at": now}
         for one in outgoing
     ]
-    statement = database.insert(connection, Message).on_conflict_do_nothing().returning(Message.id)
-    fresh = set(connection.execute(statement, rows).scalars())
+    fresh = database.insert_new(connection, Message, rows)
     endpoints = connection.execute(select(Endpoint.id, Endpoint.event_types).where(Endpoint.status == "enabled")).all()
     deliveries = [
         _delivery(one.id, endpoint.id, now)
@@ -50,7 +49,7 @@ def publish(connection: Connection, outgoing: Sequence[Outgoing], *, now: dateti
         if _wants(endpoint, one.type)
     ]
     if deliveries:
-        connection.execute(database.insert(connection, Delivery), deliveries)
+        database.insert_new(connection, Delivery, deliveries)
     return [delivery["id"] for delivery in deliveries]
 
 

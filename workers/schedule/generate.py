@@ -150,7 +150,10 @@ def _generate(generator: Generator, row: AnyRow, schedule: AnyRow) -> list[str]:
 
 def _invoicing(generator: Generator, source: str) -> Invoicing:
     client = generator.clients.get(source)
-    return PROVIDERS[generator.settings.sources[source].provider].invoicing(client)
+    provider = PROVIDERS[generator.settings.sources[source].provider]
+    if provider.invoicing is None:
+        raise ProviderError("NO_INVOICING", f"{provider.name} is no provider that invoices are made with")
+    return provider.invoicing(client)
 
 
 def _issue(generator: Generator, invoicing: Invoicing, row: AnyRow, schedule: AnyRow) -> Invoice | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from handlers.providers.hisab.webhook import EVENTS, SCHEME, parse, sample, verify
+from handlers.providers.hisab.webhook import EVENTS, VIEWS, data, inbound, renewed, sample
 from handlers.providers.provider import Provider
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
     from handlers.providers.hisab.client import HisabClient
     from handlers.providers.hisab.invoicing import HisabInvoicing
+    from handlers.reconciling import Change
 
 
 def _client(**options: Any) -> HisabClient:
@@ -25,14 +29,29 @@ def _invoicing(client: HisabClient) -> HisabInvoicing:
     return HisabInvoicing(client)
 
 
+def _changes(client: HisabClient, since: datetime) -> Iterator[Change]:
+    from handlers.providers.hisab.changes import changes
+
+    return changes(client, since)
+
+
+def _sandbox(**options: Any) -> Any:
+    from handlers.providers.hisab.sandbox import create_app
+
+    return create_app(**options)
+
+
 PROVIDER = Provider(
     name="hisab",
-    scheme=SCHEME,
-    verify=verify,
-    parse=parse,
+    inbound=inbound,
+    data=data,
     client=_client,
+    sandbox=_sandbox,
+    changes=_changes,
     invoicing=_invoicing,
     events=EVENTS,
     event_header=b"x-webhook-event",
     sample=sample,
+    renewed=renewed,
+    views=VIEWS,
 )

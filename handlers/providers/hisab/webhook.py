@@ -2,31 +2,42 @@
 
 A body is `{event, data, organization_id, created_at}`. The page shows `data` as the resource itself, the SDK's
 types wrap it (`data.invoice`, `data.customer`); both are read. `X-Webhook-Event` is not signed, hence not read.
+
+The page of 2025 had other headers (`X-Hisab-*`, milliseconds, no `v1=`) and another body, `{id, type, created,
+data}`. What was signed then is not known: the present content is assumed. A source takes it with `format = "older"`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
-from handlers import signing
+from handlers import views
 from handlers.errors import ParseError
-from handlers.event import Event, Headers
-from handlers.signing import Scheme, Verified
+from handlers.event import Event, Headers, Views
+from handlers.providers import json_body
+from handlers.providers.provider import Inbound, Options, read_options
+from handlers.signing import Scheme, template
+from handlers.views import CustomerView, InvoiceView
 
 SCHEME = Scheme(
     signature=b"x-webhook-signature",
     timestamp=b"x-webhook-timestamp",
     id=b"x-webhook-delivery-id",
     mark=b"v1=",
-    content=("timestamp", "body"),
-    encoding="hex",
+    content=template("{timestamp}.{body}"),
     key="raw",  # as it stands, also where it begins with whsec_ (SDK, src/utils/webhooks.ts)
+)
+OLDER = Scheme(
+    signature=b"x-hisab-signature",
+    timestamp=b"x-hisab-timestamp",
+    id=b"x-hisab-delivery-id",
+    content=template("{timestamp}.{body}"),
+    unit="milliseconds",
 )
 EVENTS = (
     "invoice.created",
@@ -39,17 +50,20 @@ EVENTS = (
     "customer.updated",
     "customer.deleted",
 )
-MAX_ID = 200
-MAX_DEPTH = 64
-"""Levels of nesting; far more than an invoice has, far fewer than break whoever writes the event out again."""
 
 _DOCUMENTED = frozenset(EVENTS)
-_TYPE = re.compile(r"[!-~]{1,128}")
 
 
-def verify(headers: Headers, body: bytes, keys: Sequence[bytes], now: float) -> Verified:
-    """Check the signature. Raises VerificationError, and nothing else, on any input."""
-    return signing.verify(SCHEME, headers, body, keys, now)
+class HisabOptions(Options):
+    """`format`: `current`, or `older` for the headers of 2025."""
+
+    format: Literal["current", "older"] = "current"
+
+
+def inbound(options: Mapping[str, Any]) -> Inbound:
+    """For a source with these options."""
+    chosen = read_options(HisabOptions, options)
+    return Inbound(schemes=(OLDER if chosen.format == "older" else SCHEME,), parse=parse)
 
 
 def parse(headers: Headers, body: bytes) -> Event:
@@ -58,27 +72,32 @@ def parse(headers: Headers, body: bytes) -> Event:
     A wrapped resource is unwrapped; what stands beside it (`changes`, `payment`, `reason`) is put among its
     fields, where the flat form has it too. On a clash the resource's own field wins.
     """
-    document = _document(body)
-    event_type = document.get("event")
-    if not isinstance(event_type, str) or (event_type not in _DOCUMENTED and _TYPE.fullmatch(event_type) is None):
-        raise ParseError("event must be 1 to 128 printable ASCII characters without a space")
-    data = document.get("data")
-    if not isinstance(data, dict):
-        raise ParseError("data must be an object")
+    document = json_body.read_object(body)
+    older = "event" not in document and "type" in document
+    event_type = json_body.event_type("event", document.get("type" if older else "event"))
     kind = event_type.partition(".")[0]
-    if "id" not in data and isinstance(data.get(kind), dict):
-        data = {name: value for name, value in data.items() if name != kind} | data[kind]
-    object_id = _identifier("data.id", data.get("id")) if kind else None
+    resource = _resource(document, kind)
+    object_id = json_body.optional_text("data.id", resource.get("id")) if kind else None
+    created = "created" if older else "created_at"
     return Event(
         type=event_type,
-        data=data,
-        occurred_at=_moment(document.get("created_at")),
-        organization=_identifier("organization_id", document.get("organization_id")),
+        data=resource,
+        occurred_at=json_body.moment(created, document.get(created)),
+        organization=json_body.optional_text("organization_id", document.get("organization_id")),
         object_kind=None if object_id is None else kind,
         object_id=object_id,
+        key=json_body.optional_text("id", document.get("id")) if older else None,
         body=body,
         provider="hisab",
+        views=VIEWS,
     )
+
+
+def data(body: bytes) -> Mapping[str, Any]:
+    """The resource that a body is about. Raises ParseError."""
+    document = json_body.read_object(body)
+    named = document.get("event", document.get("type"))
+    return _resource(document, named.partition(".")[0] if isinstance(named, str) else "")
 
 
 def sample(event_type: str) -> Mapping[str, Any]:
@@ -90,43 +109,48 @@ def sample(event_type: str) -> Mapping[str, Any]:
     return document
 
 
-def _document(body: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ParseError(f"the body is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ParseError("the body must be an object")
-    # Few brackets cannot nest deeply; only a body with many is walked.
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _too_deep(document):
-        raise ParseError(f"the body nests deeper than {MAX_DEPTH} levels")
-    return document
+def renewed(body: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
+    """The body of another event of the same kind, at this moment."""
+    return {**body, "created_at": moment.isoformat()}
 
 
-def _too_deep(document: dict[str, Any]) -> bool:
-    level: list[Any] = [document]
-    for _ in range(MAX_DEPTH):
-        children = (value for parent in level for value in (parent.values() if isinstance(parent, dict) else parent))
-        level = [value for value in children if isinstance(value, dict | list)]
-        if not level:
-            return False
-    return True
+def invoice(event: Event) -> InvoiceView:
+    """Amounts are decimal strings in the invoice's currency, MAD where it is not said (API reference, Invoices)."""
+    data, customer = event.data, event.data.get("customer")
+    customer = customer if isinstance(customer, dict) else {}
+    return InvoiceView(
+        id=event.object_id or "",
+        number=views.text(data, "invoice_number"),
+        status=views.text(data, "status"),
+        total=views.money(data, "total"),
+        currency=views.text(data, "currency") or "MAD",
+        customer_id=views.text(data, "customer_id") or views.text(customer, "id"),
+        customer_name=views.text(data, "customer_name") or views.text(customer, "name"),
+        issue_date=views.day(data, "issue_date"),
+        due_date=views.day(data, "due_date"),
+    )
 
 
-def _moment(value: object) -> datetime:
-    if isinstance(value, str) and value.isprintable():  # fromisoformat reads past a NUL at the end
-        try:
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is not None:
-                return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass  # OverflowError: the year 1 or 9999, moved over the edge by its zone
-    raise ParseError("created_at must be an ISO 8601 date and time with a zone")
+def customer(event: Event) -> CustomerView:
+    """The tax id is the ICE, Morocco's number of a company."""
+    data = event.data
+    return CustomerView(
+        id=event.object_id or "",
+        name=views.text(data, "name"),
+        email=views.text(data, "email"),
+        tax_id=views.text(data, "ice"),
+        status=views.text(data, "status"),
+    )
 
 
-def _identifier(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable():
-        return value
-    raise ParseError(f"{name} must be 1 to {MAX_ID} printable characters, or null")
+def _resource(document: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    found = document.get("data")
+    if not isinstance(found, dict):
+        raise ParseError("data must be an object")
+    wrapped = found.get(kind)
+    if "id" not in found and isinstance(wrapped, dict):
+        return {name: value for name, value in found.items() if name != kind} | wrapped
+    return found
+
+
+VIEWS: Views = {"invoice": invoice, "customer": customer}

@@ -145,6 +145,13 @@ def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
     assert ended.returncode == 0
 
 
+@pytest.mark.parametrize("stream", [0, 1, 2], ids=["stdin", "stdout", "stderr"])
+def test_a_stream_that_is_closed_is_no_error(stream: int) -> None:
+    ended = subprocess.run(["sh", "-c", f'exec "$@" {stream}>&-', "sh", *COMMAND, "settings"], timeout=60, check=False)
+
+    assert ended.returncode == 0
+
+
 def test_an_interrupted_command_ends_with_130_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__PROVIDER", "hisab")
     monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__SECRETS", "whsec_x")

@@ -167,6 +167,33 @@ def test_without_a_server_a_sample_is_not_sent(billhook: Billhook, shop: None) -
     assert "billhook serve" in said
 
 
+def test_a_secret_that_stands_in_the_path_is_not_shown(billhook: Billhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLHOOK_SOURCES__PAY__PROVIDER", "hesabe")
+    monkeypatch.setenv("BILLHOOK_SOURCES__PAY__SECRETS", "w" * 32)
+    monkeypatch.setenv("BILLHOOK_SOURCES__PAY__API_KEY", "code:access:secret:iv")
+
+    said = billhook("send", "transaction.successful", "--url", f"http://127.0.0.1:{free_port()}").complaint()
+
+    assert "/webhooks/pay/… does not answer: " in said
+    assert "w" * 32 not in said
+
+
+def test_a_public_key_cannot_send_and_the_secret_beside_it_does(
+    billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+    monkeypatch.setenv("BILLHOOK_SOURCES__PARTNER__PROVIDER", "standard")
+    monkeypatch.setenv("BILLHOOK_SOURCES__PARTNER__SECRETS", public)
+
+    assert "only public keys" in billhook("send", "invoice.paid").complaint()
+
+    monkeypatch.setenv("BILLHOOK_SOURCES__PARTNER__SECRETS", f"{public},whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    with answering(202, b"{}") as edge:
+        ended = billhook("send", "invoice.paid", "--url", f"http://127.0.0.1:{edge.port}")
+
+    assert ended.status == 0
+
+
 @pytest.mark.parametrize("url", ["nonsense", "ftp://h", "http://", "http://[::1", "http://a b", "http://h:port", ""])
 def test_a_url_that_is_none_is_refused(
     url: str, billhook: Billhook, shop: None, monkeypatch: pytest.MonkeyPatch

@@ -119,7 +119,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def generator(runtime: Runtime, api_url: str, network: Network, clock: Clock) -> Iterator[Generator]:
-    with HisabClient(api_key=KEY, api_url=api_url, transport=network) as client:
+    with HisabClient(api_key=KEY, api_url=api_url, max_wait=0, transport=network) as client:
         yield Generator(
             engine=runtime.engine,
             settings=runtime.settings,

@@ -1,0 +1,353 @@
+"""Commands for those who write handlers: run one without a server, and begin a new one with its test."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import keyword
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from receiver.cli.output import CommandError
+from receiver.cli.records import Json
+
+if TYPE_CHECKING:
+    from handlers.event import Event
+    from handlers.registry import Handler
+    from handlers.testing import Ran
+    from handlers.testing.memory import Clients
+
+_NO_CLIENTS = (
+    "run-handler gives a handler no API clients by itself: with --live it gets those of the configured sources, "
+    "whose api_url may be that of a `billhook sandbox`"
+)
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+_OURS = ("handlers", "receiver", "workers", "conftest")
+
+_HANDLER = '''"""What is done about {event}."""
+
+from __future__ import annotations
+
+from handlers import Context, Event, on
+
+
+@on("{event}")
+def {function}(event: Event, ctx: Context) -> None:
+    """Runs once for each event, and again when it raises. What it emits is sent on if, and only if, it returns."""
+    ctx.logger.info("handling an event", object=event.object_id)
+    ctx.emit("{name}.done", {{"object": event.object_id}})
+'''
+_TEST = """from __future__ import annotations
+
+from {name} import {function}
+
+from handlers.testing import event, run
+
+
+def test_it_emits_when_it_succeeds() -> None:
+    ran = run({function}, event({made_of}))
+
+    assert ran.outcome == "succeeded", ran.trace
+    assert ran.emitted == [("{name}.done", {{"object": {object_id}}})]
+
+
+def test_a_start_that_is_repeated_sends_nothing_twice() -> None:
+    first = run({function}, event({made_of}))
+    again = run({function}, event({made_of}), store=first.store)
+
+    assert (again.emitted, again.keys) == (first.emitted, first.keys)
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.command("run-handler")(run_handler)
+    new = typer.Typer(help="Files to begin with.", no_args_is_help=True)
+    new.callback()(lambda: None)  # else its only command would stand for all of it
+    new.command("handler")(new_handler)
+    app.add_typer(new, name="new")
+
+
+def run_handler(
+    target: Annotated[str, typer.Argument(metavar="FILE[:NAME]", help="A file or module, and which handler of it.")],
+    event_type: Annotated[
+        str | None, typer.Option("--event", help="Such as invoice.paid; default: what the handler listens to.")
+    ] = None,
+    provider: Annotated[str | None, typer.Option(help="Whose sample of it; default: the first that has one.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="JSON, or @FILE with it: fields that overrule those of the sample.")
+    ] = None,
+    times: Annotated[int, typer.Option(min=1, help="Start the run so often; steps that returned are kept.")] = 1,
+    live: Annotated[
+        bool, typer.Option("--live", help="Give it the API clients of the configured sources, which really act.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a handler on a documented sample, with no server and no database, and show what it does."""
+    from handlers.testing import Store, run
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        handler = _chosen(target)
+    event = _event(handler, event_type, provider, _given(data))
+    event, clients = _live(event, handler) if live else (event, _no_client)
+    store, now = Store(), None
+    for number in range(1, times + 1):
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            ran = run(handler, event, clients=clients, now=now, store=store)
+        if as_json:
+            print(json.dumps(_as_json(ran), default=_shown), flush=True)
+        else:
+            _print(ran, f", start {number} of {times}" if times > 1 else "")
+        now = ran.paused_until or now  # the next start is that after the pause
+    if ran.outcome in {"failed", "retry"}:
+        raise typer.Exit(1)
+
+
+def _chosen(target: str) -> Handler:
+    from handlers import loading
+    from handlers.registry import REGISTRY
+
+    named, _, name = target.rpartition(":") if ":" in target else (target, "", "")
+    for error in loading.load_all([named], installed=False).errors:
+        raise error
+    found = list(REGISTRY)
+    if name:
+        found = [one for one in found if name in {one.name, getattr(one.function, "__name__", None)}]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(one.name for one in REGISTRY)
+    if not there:
+        raise CommandError(f'{named} has no handler: put @on("invoice.paid") above its function')
+    if not found:
+        raise CommandError(f"{named} has no handler {name!r}; it has {there}")
+    raise CommandError(f"{named} has several handlers, so say which, as in {named}:{found[0].name}; it has {there}")
+
+
+def _given(data: str | None) -> dict[str, Any] | None:
+    if data is None:
+        return None
+    try:
+        found = json.loads(Path(data[1:]).read_text("utf-8") if data.startswith("@") else data)
+    except OSError as error:
+        raise CommandError(f"--data: cannot read {data[1:]}: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(f"--data: not JSON: {error}") from None
+    except RecursionError:
+        raise CommandError("--data: nested too deeply") from None
+    if not isinstance(found, dict):
+        raise CommandError('--data: write a JSON object, such as {"total": "120.00"}')
+    return found
+
+
+def _event(handler: Handler, event_type: str | None, provider: str | None, data: Mapping[str, Any] | None) -> Event:
+    from handlers.testing import event
+
+    whose, chosen = _sample(handler, event_type, provider, has_data=data is not None)
+    fields: dict[str, Any] = {} if handler.source is None else {"source": handler.source}
+    try:
+        made = event(chosen, provider=whose, data=data, options=_options(whose, handler.source), **fields)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    if not handler.hears(made.type, provider=made.provider, source=made.source):
+        listens = ", ".join(handler.patterns) + (f" of {handler.provider}" if handler.provider else "")
+        said = f"a worker would not give {handler.name} this event: it listens to {listens}"
+        print(f"billhook: {said}", file=sys.stderr)
+    return made
+
+
+def _options(provider: str, source: str | None) -> Mapping[str, Any]:
+    """Of a provider that has no format of its own: those of a configured source, which say where things stand."""
+    from handlers.providers import PROVIDERS
+    from workers import settings
+
+    if provider not in PROVIDERS:
+        return {}
+    try:
+        PROVIDERS[provider].inbound({})
+    except ValueError:
+        sources = settings.load().sources
+        for name, configured in sources.items():
+            if configured.provider == provider and source in (None, name):
+                return configured.options
+        raise CommandError(
+            f"{provider} has no format of its own: configure a source of it, whose options say where things stand; "
+            "see BILLHOOK_SOURCES"
+        ) from None
+    return {}
+
+
+def _sample(handler: Handler, event_type: str | None, provider: str | None, *, has_data: bool) -> tuple[str, str]:
+    """Of which provider and which type the event is."""
+    from handlers.providers import PROVIDERS
+    from handlers.testing.events import samples
+    from handlers.vocabulary import INTERNAL
+
+    everybody = [*PROVIDERS, INTERNAL]
+    wanted = provider or handler.provider
+    if wanted is not None and wanted not in everybody:
+        raise CommandError(f"--provider: there is no provider {wanted!r}; there is {', '.join(everybody)}")
+    candidates = everybody if wanted is None else [wanted]
+    for one in candidates:
+        for sample in samples(one):
+            if sample == event_type or (event_type is None and handler.hears(sample)):
+                return one, sample
+    exact = event_type or next((pattern for pattern in handler.patterns if not pattern.endswith("*")), None)
+    if exact is None or not has_data:
+        missing = event_type or ", ".join(handler.patterns)
+        raise CommandError(
+            f"there is no sample of {missing}: give the event's data, as in "
+            f'--event {exact or "order.made"} --data \'{{"id": "1"}}\''
+        )
+    return candidates[0], exact
+
+
+def _no_client(_: str | None) -> Any:
+    from handlers.errors import ProviderUnavailable
+
+    raise ProviderUnavailable("NO_CLIENT", _NO_CLIENTS)
+
+
+def _live(event: Event, handler: Handler) -> tuple[Event, Clients]:
+    """The event as one of a configured source, and the clients of all."""
+    from workers import settings
+    from workers.clients import Clients
+
+    configured = settings.load()
+    of_provider = [name for name, source in configured.sources.items() if source.provider == event.provider]
+    if handler.source is None and of_provider:
+        event = replace(event, source=of_provider[0])
+    made = Clients(configured)
+    return event, lambda name: made.meant(name, event.source)
+
+
+def _print(ran: Ran, which: str) -> None:
+    print(f"{ran.handler} on {ran.event.type} of {ran.event.provider}, {ran.event.id}{which}")
+    for line in ran.log:
+        rest = [f"{name}={value}" for name, value in line.items() if name not in _OF_EVERY_LINE]
+        print(f"  {line['log_level']:<8} {line['event']}", *rest)
+    for name, value in ran.steps.items():
+        print(f"  step     {name}: {json.dumps(value, default=_shown, ensure_ascii=False)}")
+    for emitted in ran.emitted:
+        print(f"  emitted  {emitted.type} {json.dumps(emitted.data, ensure_ascii=False)}")
+    if ran.outcome == "failed":
+        print(ran.trace, end="")
+    print(_ending(ran), flush=True)
+
+
+_OF_EVERY_LINE = frozenset({"event", "log_level", "event_id", "handler"})
+
+
+def _ending(ran: Ran) -> str:
+    from handlers.errors import Retry
+
+    if ran.outcome == "paused":
+        return f"paused until {_shown(ran.paused_until)}; --times 2 goes on from there"
+    # After a failure the traceback has said it.
+    why = "" if ran.error is None or ran.outcome == "failed" else f": {_in_short(ran.error)}"
+    if isinstance(ran.error, Retry):
+        after = "" if ran.error.after is None else f" in {ran.error.after:g} s"
+        return f"asks to be run again{after}{why}"
+    return f"{ran.outcome} in {ran.seconds:.3f} s{why}"
+
+
+def _in_short(error: BaseException) -> str:
+    from handlers.errors import Discard, Retry
+
+    text = " ".join(str(error).split())
+    return text if isinstance(error, Discard | Retry) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def _as_json(ran: Ran) -> dict[str, Any]:
+    return {
+        "handler": ran.handler,
+        "event": {"id": ran.event.id, "type": ran.event.type, "provider": ran.event.provider},
+        "attempt": ran.attempt,
+        "outcome": ran.outcome,
+        "seconds": round(ran.seconds, 6),
+        "error": None if ran.error is None else _in_short(ran.error),
+        "trace": ran.trace if ran.outcome == "failed" else None,
+        "retry_after": getattr(ran.error, "after", None),
+        "paused_until": ran.paused_until,
+        "emitted": [emitted._asdict() for emitted in ran.emitted],
+        "steps": ran.steps,
+        "log": ran.log,
+    }
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def new_handler(
+    name: Annotated[str, typer.Argument(help="Of the module: lower-case letters, digits and _.")],
+    event_type: Annotated[str, typer.Option("--event", help="What it listens to.")] = "invoice.paid",
+    folder: Annotated[Path, typer.Option(help="Where the files are put.")] = Path(),
+) -> None:
+    """Write a handler and its test, which passes: NAME.py and test_NAME.py."""
+    _check_name(name)
+    module, test = folder / f"{name}.py", folder / f"test_{name}.py"
+    for file in (module, test):
+        if file.exists():
+            raise CommandError(f"{file} is there already, and is left as it is; choose another name")
+    words = _words(name, event_type)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, template in ((module, _HANDLER), (test, _TEST)):
+            with file.open("x", encoding="utf-8") as written:
+                written.write(template.format(**words))
+    except OSError as error:
+        raise CommandError(f"cannot write {error.filename}: {error.strerror}") from None
+    print(f"wrote {module} and {test}; next:")
+    for command in (f"pytest {test}", f"billhook run-handler {module}"):
+        print(f"  {command}")
+    print(f"  BILLHOOK_HANDLERS={module} billhook work --reload")
+
+
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None or keyword.iskeyword(name):
+        raise CommandError(
+            f"{name!r} cannot be a module's name: write lower-case letters, digits and _, as in receipts"
+        )
+    if name in _OURS:
+        raise CommandError(f"{name!r} is a name that is taken: choose another, as in my_{name}")
+    found = importlib.util.find_spec(name)
+    if name in sys.stdlib_module_names or (found is not None and found.origin is not None):
+        whose = "which comes with Python" if name in sys.stdlib_module_names else f"{found and found.origin}"
+        raise CommandError(f"there is a module named {name} already, {whose}: choose another name, as in my_{name}")
+
+
+def _words(name: str, event_type: str) -> dict[str, Any]:
+    """What the templates have gaps for."""
+    from handlers.providers import PROVIDERS
+    from handlers.registry import matches, valid_pattern
+    from handlers.testing import event
+    from handlers.testing.events import samples
+    from handlers.vocabulary import INTERNAL, everything, misspelt
+
+    if not valid_pattern(event_type):
+        raise CommandError(f"--event: {event_type!r} is none; write invoice.paid, invoice.* or *")
+    if (near := misspelt(event_type, everything())) is not None:
+        raise CommandError(f"--event: no provider documents an event {event_type}: did you mean {near}?")
+    known = ((one, sample) for one in (*PROVIDERS, INTERNAL) for sample in samples(one) if matches(event_type, sample))
+    provider, sample = next(known, ("standard", event_type.replace("*", "made")))
+    given: dict[str, Any] = {"provider": provider} if provider != "hisab" else {}
+    if sample not in samples(provider):
+        given["data"] = {"id": "1"}
+    made_of = ", ".join([f'"{sample}"', *(f"{key}={json.dumps(value)}" for key, value in given.items())])
+    return {
+        "name": name,
+        "event": event_type,
+        "function": "handle_" + (event_type.removesuffix("*").strip(".").replace(".", "_") or "event"),
+        "made_of": made_of,
+        "object_id": json.dumps(event(sample, **given).object_id),
+    }

@@ -1,0 +1,146 @@
+"""Commands about the handlers of a user: which there are, and whether they are right. They connect to nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from receiver.cli.output import CommandError, show
+from receiver.cli.records import Json
+from workers import settings
+from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from handlers.loading import Loaded
+    from handlers.registry import Handler
+
+_COLUMNS = ("handler", "events", "provider", "source", "options", "place")
+_NONE = "no handlers are configured: set BILLHOOK_HANDLERS to their modules or files, such as receipts.py"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.command("handlers")(list_handlers)
+    app.command()(check)
+
+
+def list_handlers(
+    event: Annotated[str | None, typer.Option(help="Only who gets events of this type, such as invoice.paid.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only who gets events of this source.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List who listens to what: each handler, its event types and options, and where it stands."""
+    from handlers.registry import REGISTRY
+
+    configured = settings.load()
+    if source is not None and source not in configured.sources:
+        names = ", ".join(sorted(configured.sources)) or "none"
+        raise CommandError(f"--source: there is no source {source!r}; configured: {names}")
+    for error in _load(configured, configured.handlers).errors:
+        raise error
+    chosen = [handler for handler in REGISTRY if _gets(handler, event, source, configured)]
+    empty = _nobody(event, source) if list(REGISTRY) else _NONE
+    if as_json:
+        show([_as_json(handler) for handler in chosen], (), as_json=True, empty=empty)
+    else:
+        show([_as_row(handler) for handler in chosen], _COLUMNS, as_json=False, empty=empty)
+
+
+def check(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Files or modules; default: what BILLHOOK_HANDLERS names.")
+    ] = None,
+) -> None:
+    """Check settings and handlers without starting anything; exit 1 with one line for each error."""
+    from handlers.registry import REGISTRY
+
+    configured = settings.load()
+    loaded = _load(configured, files or configured.handlers, installed=not files)
+    for line in loaded.errors or _doubts(configured):
+        print(line, file=sys.stderr)
+    if loaded.errors:
+        raise typer.Exit(1)
+    print(f"{_counted(len(list(REGISTRY)), 'handler')} in {_counted(len(loaded.modules), 'module')}: ok")
+
+
+def _load(configured: Settings, names: Sequence[str], *, installed: bool = True) -> Loaded:
+    from handlers import loading
+    from workers import logs
+
+    logs.configure(configured)
+    sources = {name: source.provider for name, source in configured.sources.items()}
+    with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no part of what was asked for
+        return loading.load_all(names, sources=sources, installed=installed)
+
+
+def _gets(handler: Handler, event: str | None, source: str | None, configured: Settings) -> bool:
+    """Whether it gets such events, as far as that can be told without one for its `when`."""
+    from handlers.vocabulary import INTERNAL, INTERNAL_EVENTS
+
+    if source is None:
+        return event is None or handler.hears(event)
+    provider = configured.sources[source].provider
+    if event is None:  # Billhook's own events name the source of their schedule
+        return handler.source in (None, source) and handler.provider in (None, provider, INTERNAL)
+    return handler.hears(event, provider=INTERNAL if event in INTERNAL_EVENTS else provider, source=source)
+
+
+def _nobody(event: str | None, source: str | None) -> str:
+    from handlers.vocabulary import everything, misspelt
+
+    near = misspelt(event, everything()) if event is not None else None
+    of = f" of {source}" if source is not None else ""
+    return f"no handler gets {event or 'events'}{of}" + (f"; did you mean {near}?" if near else "")
+
+
+def _as_row(handler: Handler) -> dict[str, Any]:
+    options = [f"retries={handler.retries}", f"timeout={handler.timeout:g}"]
+    if handler.ordered:
+        options.append("ordered")
+    if handler.concurrency is not None:
+        options.append(f"concurrency={handler.concurrency}")
+    if handler.when is not None:
+        options.append("when")
+    return {**_as_json(handler), "options": " ".join(options)}
+
+
+def _as_json(handler: Handler) -> dict[str, Any]:
+    return {
+        "handler": handler.name,
+        "events": list(handler.patterns),
+        "provider": handler.provider,
+        "source": handler.source,
+        "retries": handler.retries,
+        "backoff": handler.backoff,
+        "timeout": handler.timeout,
+        "ordered": handler.ordered,
+        "concurrency": handler.concurrency,
+        "when": handler.when is not None,
+        "place": str(handler.place) if handler.place else None,
+    }
+
+
+def _doubts(configured: Settings) -> Iterator[str]:
+    """What is no error, but may not be meant."""
+    from handlers.registry import REGISTRY
+    from handlers.vocabulary import doubts
+
+    for variable in settings.unknown_variables():
+        yield f"warning: {variable} is set but is no option; it has no effect"
+    if not list(REGISTRY):
+        yield f"warning: {_NONE}"
+    if not configured.sources:
+        yield "warning: no source is configured yet, so no event comes; see BILLHOOK_SOURCES in `billhook settings`"
+        return
+    sources = {name: source.provider for name, source in configured.sources.items()}
+    for handler in REGISTRY:
+        for doubt in doubts(handler, sources):
+            yield f"{handler.place}: warning: {doubt}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

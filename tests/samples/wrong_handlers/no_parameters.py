@@ -1,0 +1,6 @@
+from handlers import on
+
+
+@on("invoice.paid")
+def ring_the_bell() -> None:
+    print("\a")

@@ -1,0 +1,96 @@
+"""What options accept: the types of `workers.settings`, each with its check.
+
+A check says what it wants without quoting the value, which may be secret or in the wrong place.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+import orjson
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+
+def _items(value: object) -> object:
+    """A list written as JSON, or separated by commas or line ends (a mounted file has one item a line)."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return orjson.loads(value)
+    return [item.strip() for item in re.split(r"[,\n]", value) if item.strip()]
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("not host:port")
+    return value
+
+
+def _zone(value: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, LookupError):
+        raise ValueError("no such time zone") from None
+    return value
+
+
+def _database(value: SecretStr) -> SecretStr:
+    parts = _url(value)
+    if parts.scheme in {"postgresql", "postgresql+psycopg"}:
+        # Where something is missing, PostgreSQL's client would fall back to defaults that nobody meant.
+        if not (parts.hostname or "host=" in parts.query) or parts.path in {"", "/"}:
+            raise ValueError("names no host, or no database")
+    elif parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+        raise ValueError("not a postgresql:// or sqlite:/// URL")
+    return value
+
+
+def _redis(value: SecretStr) -> SecretStr:
+    parts = _url(value)
+    database = parts.path.removeprefix("/")
+    if parts.scheme in {"redis", "rediss"}:
+        if not parts.hostname:
+            raise ValueError("names no host")
+        if database and not (database.isascii() and database.isdigit()):
+            raise ValueError("behind the host stands the number of a database, or nothing")
+    elif parts.scheme != "unix" or not database:
+        raise ValueError("not a redis://, rediss:// or unix:// URL")
+    return value
+
+
+def _url(value: SecretStr) -> SplitResult:
+    """The parts of a URL, checked without quoting any: one of them may be a password in the wrong place."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        misplaced = parts.netloc.count("@") > 1 or parts.port == 0
+    except ValueError:
+        raise ValueError("not a URL: the host or the port is malformed") from None
+    if misplaced or parts.fragment or any(character.isspace() for character in value.get_secret_value()):
+        raise ValueError("not a URL: write @ in a password as %40, # as %23, and a space as %20")
+    return parts
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError(f"{network!r} is no IP address or network") from None
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_items)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Address = Annotated[str, AfterValidator(_address)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
+Networks = Annotated[Names, AfterValidator(_networks)]
+Zone = Annotated[str, AfterValidator(_zone)]
