@@ -27,6 +27,8 @@ LOOK = 0.02
 """Seconds between two looks whether the webhook that is to leave first has left."""
 STALE = 3600.0
 """Seconds by which the fault `stale_timestamp` is late."""
+LAST_WORDS = 1.0
+"""Seconds that a request in flight has to end in when the sandbox stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +154,20 @@ class Sender:
         except ValueError:  # its endpoint was removed, and the secret with it
             return None
         try:
-            response = await self._http.post(delivery.url, content=delivery.body, headers={**headers, **self._headers})
+            return await self._post(delivery.url, delivery.body, {**headers, **self._headers})
         except httpx.RequestError:
             return None
-        return response.status_code
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """The status of the answer. Who is cancelled while it connects would leave the new socket open (anyio 4)."""
+        posting = asyncio.create_task(self._http.post(url, content=body, headers=headers))
+        try:
+            return (await asyncio.shield(posting)).status_code
+        except asyncio.CancelledError:
+            await asyncio.wait({posting}, timeout=LAST_WORDS)
+            posting.cancel()
+            await asyncio.gather(posting, return_exceptions=True)
+            raise
 
     def _record(self, store: Store, number: int, status: int | None) -> bool:
         """Write an attempt down; whether there will be another."""

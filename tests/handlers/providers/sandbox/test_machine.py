@@ -54,7 +54,7 @@ class Daily:
 class Toy:
     """`POST /{what}` does what it says."""
 
-    def __init__(self, daily: Daily | None = None) -> None:
+    def __init__(self, daily: Daily | None = None, network: httpx.AsyncBaseTransport | None = None) -> None:
         self.posted: list[httpx.Request] = []
         self.machine = Machine(
             store=Store(None),
@@ -62,7 +62,7 @@ class Toy:
                 sign=unsigned,
                 headers={"user-agent": "Toy/1"},
                 retry_delays=(),
-                transport=httpx.MockTransport(self._hear),
+                transport=network or httpx.MockTransport(self._hear),
             ),
             render=render,
             failures={"error": Refusal(500, "BROKEN", "x"), "too_many": Refusal(429, "SLOWER", "x")},
@@ -107,6 +107,38 @@ def _refuse() -> Response:
 
 def _no_key(call: Call) -> tuple[Key, str]:
     return keys.add(call.session, "k", kind="only", owner="o", scopes=[], now=call.now), "k"
+
+
+class SlowToConnect(httpx.AsyncBaseTransport):
+    """A network whose sockets are left open by who is cancelled before they are connected."""
+
+    def __init__(self) -> None:
+        self.connecting = asyncio.Event()
+        self.connected = asyncio.Event()
+        self.left_open = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.connecting.set()
+        try:
+            await self.connected.wait()
+        except asyncio.CancelledError:
+            self.left_open = True
+            raise
+        return httpx.Response(204)
+
+
+def test_a_sandbox_that_stops_lets_the_webhook_in_flight_connect_first() -> None:
+    async def stop_while_connecting() -> bool:
+        network = SlowToConnect()
+        toy = Toy(network=network)
+        async with toy.machine.lifespan(toy.app):
+            with toy.machine.store.transaction() as session:
+                toy.machine.emit(session, "done", {}, url="http://sink.test/named")
+            await network.connecting.wait()
+            asyncio.get_running_loop().call_later(0.01, network.connected.set)
+        return network.left_open
+
+    assert asyncio.run(stop_while_connecting()) is False
 
 
 def test_a_webhook_goes_where_the_request_said_without_a_signature() -> None:
