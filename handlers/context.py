@@ -167,8 +167,9 @@ class Context:
     def once(self, key: str) -> bool:
         """Whether the effect that `key` stands for is this run's to have: of all runs of this handler, one gets True.
 
-        The run that asked first keeps the key through its retries, and gets False once it has succeeded, so that a
-        replay does not repeat the effect. All others get False from the first moment on.
+        The run that asked first keeps the key through its retries, and when it is dead or discarded, for a replay that
+        has the effect. Once it has succeeded it gets False, so that a replay does not repeat the effect. All others get
+        False from the first moment on.
         """
         if not key or not key.isprintable() or len(key) > 200:
             raise ValueError("a once key has 1 to 200 printable characters")

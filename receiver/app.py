@@ -57,6 +57,7 @@ def create_app(runtime: Runtime) -> Receiver:
     def accept(arrivals: Sequence[Arrival]) -> list[Outcome]:
         return inbox.accept(held, arrivals, window)
 
+    clients = _askable(settings)
     gatherer = Gatherer(accept, lambda arrivals: inbox.announce(window, arrivals), max_waiting=settings.max_waiting)
 
     @asynccontextmanager
@@ -67,6 +68,7 @@ def create_app(runtime: Runtime) -> Receiver:
         gc.set_threshold(50_000, 50, 50)
         yield
         await gatherer.close()
+        clients.close()
         held.close()
 
     router = Starlette(
@@ -80,7 +82,7 @@ def create_app(runtime: Runtime) -> Receiver:
     )
     router.router.redirect_slashes = False
     router.state.runtime = runtime
-    return Receiver(Webhooks(settings, gatherer, client=_askable(settings).get), router)
+    return Receiver(Webhooks(settings, gatherer, client=clients.get), router)
 
 
 def _askable(settings: Settings) -> Clients:

@@ -60,18 +60,24 @@ class Batch:
         self._rest.extend(taken)
         if not self._rest:
             return
-        timeout = max(one.timeout for one in self._rest)
         keeper(os.getpid()).watch(self)
         try:
-            with last_resort(self._dispatcher.last_resort(timeout)):
-                while (one := self._next()) is not None:
-                    self._ended(self._start(one))
+            self._run_rest()
         except Exception:
             self._let_go()
             raise
         finally:
             keeper(os.getpid()).watch(None)
         self.write()
+
+    def _run_rest(self) -> None:
+        taken_at, timeout = time.monotonic(), None
+        with last_resort() as end_process_in:
+            while (one := self._next()) is not None:
+                if one.timeout != timeout:  # who hangs is ended by its own measure, not by the longest of the batch
+                    timeout = one.timeout
+                    end_process_in(taken_at + self._dispatcher.last_resort(timeout) - time.monotonic())
+                self._ended(self._start(one))
 
     def write(self) -> None:
         """Write the results there are; they stay in hand where that fails. Raises SQLAlchemy's errors."""

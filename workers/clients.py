@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
-from typing import Any
+import weakref
+from types import TracebackType
+from typing import Any, Self
+
+from celery import signals
 
 from handlers.errors import ProviderUnavailable
 from handlers.providers import PROVIDERS
 from workers.settings import Settings
 
+_open: weakref.WeakSet[Clients] = weakref.WeakSet()
+"""All of this process."""
+
+
+@signals.worker_process_shutdown.connect  # a process of the worker's pool ends without what `atexit` knows
+def close_all(**_: Any) -> None:
+    """Close the clients of this process, because it ends."""
+    for clients in list(_open):
+        clients.close()
+
+
+atexit.register(close_all)
+
 
 class Clients:
-    """The clients of one process; made when first asked for, kept with their connections."""
+    """The clients of one process; made when first asked for, kept with their connections until that ends."""
 
     def __init__(self, settings: Settings, max_wait: float = 0.0) -> None:
         """`max_wait`: seconds that a client waits for its API's limit. By default none: it waits in the database."""
@@ -19,6 +37,7 @@ class Clients:
         self._max_wait = max_wait
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
+        _open.add(self)
 
     def get(self, name: str) -> Any:
         """The client of the source `name`.
@@ -29,6 +48,21 @@ class Clients:
             if name not in self._clients:
                 self._clients[name] = self._make(name)
             return self._clients[name]
+
+    def close(self) -> None:
+        """Close those that there are, and their connections; who asks for one after that gets a new one."""
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def meant(self, name: str | None, own: str) -> Any:
         """The client that a handler means by the name of a source or of a provider; None: the event's `own` source.

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -220,19 +220,23 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def last_resort(seconds: float) -> Iterator[None]:
-    """End the process, with a traceback on stderr, if the block has not ended after `seconds`.
+def last_resort() -> Iterator[Callable[[float], None]]:
+    """End the process, with a traceback on stderr, if the block has not ended when the seconds last given are over.
 
-    Code that never returns to the interpreter (a database driver that waits for a lock) would keep its process for
-    ever, and with it one of the few places to work in. The start was counted. For a batch of runs, not for each,
-    because it costs a thread; the alarm too is set up once for all of them.
+    They are given by calling what the block gets; before that they never end. Code that never returns to the
+    interpreter (a database driver that waits for a lock) would keep its process for ever, and with it one of the few
+    places to work in. The start was counted. To give them costs a thread, so not every run of a batch needs its own;
+    the alarm too is set up once for all of them.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda seconds: None
         return
-    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
     try:
         with _alarm():
-            yield
+            yield _end_process_in
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _end_process_in(seconds: float) -> None:
+    faulthandler.dump_traceback_later(max(seconds, 0.001), exit=True, file=STDERR)

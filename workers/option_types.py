@@ -77,6 +77,19 @@ def _url(value: SecretStr) -> SplitResult:
     return parts
 
 
+def _api(value: str) -> str:
+    import httpx  # what will call it; most sources have no such URL
+
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme in {"http", "https"} and httpx.URL(value).host and parts.port != 0
+    except (httpx.InvalidURL, ValueError):
+        complete = False
+    if not complete or parts.query or parts.fragment or any(character.isspace() for character in value):
+        raise ValueError("not an http:// or https:// URL with a host, and without ? or #")
+    return value
+
+
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     for network in value:
         try:
@@ -92,5 +105,6 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
+ApiUrl = Annotated[str, AfterValidator(_api)]
 Networks = Annotated[Names, AfterValidator(_networks)]
 Zone = Annotated[str, AfterValidator(_zone)]

@@ -2,7 +2,7 @@
 
 An event goes with all that hangs on it: runs, steps, messages, deliveries, attempts. It goes when it was received
 before the retention time and has ended; a dead one only once somebody has acknowledged it; none while a message of it
-is still to be delivered. The audit log stays.
+is still to be delivered. A once key goes in its own time, and never before its run. The audit log stays.
 
 Events are walked in the order of their ids, which is that of their receipt, until none is old enough; so the cost
 follows what is deleted or kept for longer, not what is stored. A process that dies leaves whole events.
@@ -78,13 +78,14 @@ def prunable(engine: Engine, now: datetime, settings: Settings) -> Counter[str]:
         counts = {
             "events": select(func.count(EventRow.id)).where(*_ended_before(kept_since), ~undelivered),
             "messages": select(func.count(Message.id)).where(*_unowned_before(kept_since)),
-            "once_keys": select(func.count()).where(OnceKey.created_at < keys_since),
+            "once_keys": select(func.count()).select_from(OnceKey).where(*_free_before(keys_since)),
         }
         return Counter({table: connection.execute(statement).scalar_one() for table, statement in counts.items()})
 
 
 def _cutoffs(now: datetime, settings: Settings) -> tuple[datetime, datetime]:
-    return now - timedelta(days=settings.retention_days), now - timedelta(days=settings.once_retention_days)
+    days = settings.retention_days
+    return now - timedelta(days=days), now - timedelta(days=max(days, settings.once_retention_days))
 
 
 _OPEN = Delivery.status.in_((WAITING, RUNNING))
@@ -101,6 +102,11 @@ def _ended_before(cutoff: datetime) -> tuple[ColumnElement[bool], ...]:
 def _unowned_before(cutoff: datetime) -> tuple[ColumnElement[bool], ...]:
     undelivered = exists().where(Delivery.message_id == Message.id, _OPEN)
     return Message.event_id.is_(None), Message.created_at < cutoff, ~undelivered
+
+
+def _free_before(cutoff: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Of keys that no run can ask for any more as its own: one that is still stored may be replayed."""
+    return OnceKey.created_at < cutoff, ~exists().where(HandlerRun.id == OnceKey.run_id)
 
 
 def _batches(engine: Engine, now: datetime, settings: Settings) -> Iterator[Counter[str]]:
@@ -175,9 +181,10 @@ def _unowned_messages(connection: Connection, cutoff: datetime) -> Counter[str]:
 
 def _once_keys(connection: Connection, cutoff: datetime) -> Counter[str]:
     """Delete the oldest keys, by time, so that it is one range of an index; a few more where times are equal."""
-    oldest = select(OnceKey.created_at).where(OnceKey.created_at < cutoff).order_by(OnceKey.created_at).limit(BATCH)
+    oldest = select(OnceKey.created_at).where(*_free_before(cutoff)).order_by(OnceKey.created_at).limit(BATCH)
     last = select(func.max(oldest.subquery().c.created_at)).scalar_subquery()
-    return Counter(once_keys=connection.execute(delete(OnceKey).where(OnceKey.created_at <= last)).rowcount)
+    gone = delete(OnceKey).where(OnceKey.created_at <= last, *_free_before(cutoff))
+    return Counter(once_keys=connection.execute(gone).rowcount)
 
 
 Column = InstrumentedAttribute[str] | InstrumentedAttribute[str | None]

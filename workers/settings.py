@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from handlers.errors import BillhookError
 from handlers.providers import PROVIDERS, Inbound
-from workers.option_types import Address, DatabaseUrl, Names, Networks, RedisUrl, Seconds, Secrets, Zone
+from workers.option_types import Address, ApiUrl, DatabaseUrl, Names, Networks, RedisUrl, Seconds, Secrets, Zone
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -64,7 +64,7 @@ class Source(BaseModel):
         default_factory=dict, description="What this provider can be told, such as HIBR's livemode; see its page."
     )
     api_key: SecretStr | None = Field(None, description="Key of the provider's API, for handlers and schedules.")
-    api_url: str | None = Field(None, description="Base URL of the provider's API, where it is not the usual one.")
+    api_url: ApiUrl | None = Field(None, description="Base URL of the provider's API, where it is not the usual one.")
     timezone: Zone = Field("UTC", description="Time zone that decides what day it is for schedules; an IANA name.")
     reconcile_hours: Annotated[float, Field(ge=0.1, le=168)] | None = Field(
         None,

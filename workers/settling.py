@@ -18,7 +18,7 @@ from workers import database, ids, retry
 from workers.delivery.messages import Outgoing, publish
 from workers.dispatcher import Dispatcher, Done
 from workers.execution import Discarded, Failed, Paused, Result, Succeeded
-from workers.logs import log
+from workers.logs import hidden, log, masked
 from workers.metrics import HANDLER_SECONDS, RUNS
 from workers.models import RUNNING, WAITING, EventRow, HandlerRun, OnceKey, prose
 from workers.settings import Settings
@@ -34,7 +34,7 @@ def settle(dispatcher: Dispatcher, group: Sequence[Done]) -> list[str]:
     if not group:
         return []
     now = dispatcher.clock()
-    group = [_masked(dispatcher.settings, done) for done in group]
+    group = _masked(dispatcher.settings, group)
     rows = [_row(dispatcher, done, now) for done in group]
     with database.write(dispatcher.engine) as connection:
         _lock_events(connection, group)
@@ -146,18 +146,21 @@ def _ending(dialect: str) -> Update:
     return update(EventRow).where(mine).values(status=status, ring_at=None)
 
 
-def _masked(settings: Settings, done: Done) -> Done:
-    """With a result fit to be stored, logged and shown: no secret of ours in it, and only then cut."""
-    result = done.result
-    if isinstance(result, Succeeded | Paused):
-        return done
-    text = str(result.reason) if isinstance(result, Discarded) else result.error
-    for source in settings.sources.values():
-        for secret in source.hidden():
-            text = text.replace(secret, "********")
-    if isinstance(result, Discarded):
-        return replace(done, result=replace(result, reason=text[:_KEPT]))
-    return replace(done, result=replace(result, error=text[-_KEPT:]))
+def _masked(settings: Settings, group: Sequence[Done]) -> Sequence[Done]:
+    """With results fit to be stored, logged and shown: no secret of ours in them, and only then cut."""
+    if all(isinstance(done.result, Succeeded | Paused) for done in group):
+        return group
+    secrets = hidden(settings)
+    return [replace(done, result=_fit(done.result, secrets)) for done in group]
+
+
+def _fit(result: Result, secrets: Sequence[str]) -> Result:
+    match result:
+        case Discarded():
+            return replace(result, reason=masked(str(result.reason), secrets)[:_KEPT])
+        case Failed():
+            return replace(result, error=masked(result.error, secrets)[-_KEPT:])
+    return result
 
 
 def _outcome(result: Result, status: str) -> str:

@@ -103,6 +103,8 @@ def run(
     )
     started = time.perf_counter()
     outcome, error = _start(function, when, event, context)
+    if context.paused_until is not None:  # whatever became of the Pause on its way, as in a worker
+        outcome, error = "paused", Pause(context.paused_until)
     seconds = time.perf_counter() - started
     _write(durable, kept, outcome)
     sent = context.emitted if outcome == "succeeded" else []

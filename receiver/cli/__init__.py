@@ -9,10 +9,11 @@ import traceback
 import typer
 
 from receiver.cli import authors, event, handlers, processes, reconcile, records, replay, sandbox, tools
-from receiver.cli.output import INTERRUPTED, Failure
+from receiver.cli.output import INTERRUPTED, Commands, Failure, written
 
 app = typer.Typer(
     name="billhook",
+    cls=Commands,
     help="Receives signed invoice webhooks, stores each exactly once, runs your handlers, sends signed webhooks on.",
     no_args_is_help=True,
     add_completion=True,
@@ -27,14 +28,17 @@ def main() -> None:
     _open_streams()
     try:
         app()
+    except SystemExit as end:  # how every command ends
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(INTERRUPTED)
+        status = INTERRUPTED
     except Exception as error:
         failure = Failure.of(error)
         print(f"billhook: {failure.message}", file=sys.stderr)
         if os.environ.get("BILLHOOK_LOG_LEVEL") == "debug":
             traceback.print_exc()
-        sys.exit(failure.status)
+        status = failure.status
+    sys.exit(written(status))
 
 
 def _open_streams() -> None:

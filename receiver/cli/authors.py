@@ -8,15 +8,16 @@ import json
 import keyword
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
-from receiver.cli.output import CommandError
+from receiver.cli.output import CommandError, WrongUse, escaped
 from receiver.cli.records import Json
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _NO_CLIENTS = (
     "whose api_url may be that of a `billhook sandbox`"
 )
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
-_OURS = ("handlers", "receiver", "workers", "conftest")
+_TAKEN = ("billhook", "handlers", "receiver", "workers", "conftest")
 
 _HANDLER = '''"""What is done about {event}."""
 
@@ -96,16 +97,18 @@ def run_handler(
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         handler = _chosen(target)
+    if event_type is not None:
+        _check_type(event_type, handler)
     event = _event(handler, event_type, provider, _given(data))
-    event, clients = _live(event, handler) if live else (event, _no_client)
+    event, clients, hide = _live(event, handler) if live else (event, _no_client, str)
     store, now = Store(), None
     for number in range(1, times + 1):
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             ran = run(handler, event, clients=clients, now=now, store=store)
         if as_json:
-            print(json.dumps(_as_json(ran), default=_shown), flush=True)
+            print(hide(json.dumps(_as_json(ran), default=_shown)), flush=True)
         else:
-            _print(ran, f", start {number} of {times}" if times > 1 else "")
+            _print(ran, f", start {number} of {times}" if times > 1 else "", hide)
         now = ran.paused_until or now  # the next start is that after the pause
     if ran.outcome in {"failed", "retry"}:
         raise typer.Exit(1)
@@ -134,17 +137,28 @@ def _chosen(target: str) -> Handler:
 def _given(data: str | None) -> dict[str, Any] | None:
     if data is None:
         return None
-    try:
-        found = json.loads(Path(data[1:]).read_text("utf-8") if data.startswith("@") else data)
+    try:  # as strict as what reads a delivery: no NaN, and no half of a character
+        found = orjson.loads(Path(data[1:]).read_bytes() if data.startswith("@") else data)
     except OSError as error:
-        raise CommandError(f"--data: cannot read {data[1:]}: {error.strerror}") from None
-    except ValueError as error:
-        raise CommandError(f"--data: not JSON: {error}") from None
-    except RecursionError:
-        raise CommandError("--data: nested too deeply") from None
+        raise WrongUse(f"--data: cannot read {data[1:]}: {error.strerror}") from None
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise WrongUse(f"--data: not JSON in UTF-8, or nested too deeply, from {where} on") from None
     if not isinstance(found, dict):
-        raise CommandError('--data: write a JSON object, such as {"total": "120.00"}')
+        raise WrongUse('--data: write a JSON object, such as {"total": "120.00"}')
     return found
+
+
+def _check_type(event_type: str, handler: Handler) -> None:
+    from handlers.providers import PROVIDERS
+    from handlers.registry import matches, valid_pattern
+
+    if valid_pattern(event_type) and event_type.endswith("*"):
+        known = (one for provider in PROVIDERS.values() for one in provider.events if matches(event_type, one))
+        example = next((one for one in known if handler.hears(one)), "invoice.paid")
+        raise WrongUse(f"--event: {event_type} stands for many types, and an event has one: write {example}, say")
+    if not event_type.isascii() or not event_type.isprintable() or not event_type.strip():
+        raise WrongUse(f"--event: {event_type!r} is no event type: write it in ASCII, such as invoice.paid")
 
 
 def _event(handler: Handler, event_type: str | None, provider: str | None, data: Mapping[str, Any] | None) -> Event:
@@ -159,7 +173,7 @@ def _event(handler: Handler, event_type: str | None, provider: str | None, data:
     if not handler.hears(made.type, provider=made.provider, source=made.source):
         listens = ", ".join(handler.patterns) + (f" of {handler.provider}" if handler.provider else "")
         said = f"a worker would not give {handler.name} this event: it listens to {listens}"
-        print(f"billhook: {said}", file=sys.stderr)
+        print(f"billhook: {escaped(said)}", file=sys.stderr)
     return made
 
 
@@ -193,7 +207,7 @@ def _sample(handler: Handler, event_type: str | None, provider: str | None, *, h
     everybody = [*PROVIDERS, INTERNAL]
     wanted = provider or handler.provider
     if wanted is not None and wanted not in everybody:
-        raise CommandError(f"--provider: there is no provider {wanted!r}; there is {', '.join(everybody)}")
+        raise WrongUse(f"--provider: there is no provider {wanted!r}; there is {', '.join(everybody)}")
     candidates = everybody if wanted is None else [wanted]
     for one in candidates:
         for sample in samples(one):
@@ -215,9 +229,9 @@ def _no_client(_: str | None) -> Any:
     raise ProviderUnavailable("NO_CLIENT", _NO_CLIENTS)
 
 
-def _live(event: Event, handler: Handler) -> tuple[Event, Clients]:
-    """The event as one of a configured source, and the clients of all."""
-    from workers import settings
+def _live(event: Event, handler: Handler) -> tuple[Event, Clients, Callable[[str], str]]:
+    """The event as one of a configured source, the clients of all, and what takes their secrets out of a text."""
+    from workers import logs, settings
     from workers.clients import Clients
 
     configured = settings.load()
@@ -225,21 +239,28 @@ def _live(event: Event, handler: Handler) -> tuple[Event, Clients]:
     if handler.source is None and of_provider:
         event = replace(event, source=of_provider[0])
     made = Clients(configured)
-    return event, lambda name: made.meant(name, event.source)
+    secrets = logs.hidden(configured)
+    return event, lambda name: made.meant(name, event.source), lambda text: logs.masked(text, secrets)
 
 
-def _print(ran: Ran, which: str) -> None:
-    print(f"{ran.handler} on {ran.event.type} of {ran.event.provider}, {ran.event.id}{which}")
+def _print(ran: Ran, which: str, hide: Callable[[str], str]) -> None:
+    for line in _lines(ran, which):
+        print(escaped(hide(line)))
+    sys.stdout.flush()
+
+
+def _lines(ran: Ran, which: str) -> Iterator[str]:
+    yield f"{ran.handler} on {ran.event.type} of {ran.event.provider}, {ran.event.id}{which}"
     for line in ran.log:
         rest = [f"{name}={value}" for name, value in line.items() if name not in _OF_EVERY_LINE]
-        print(f"  {line['log_level']:<8} {line['event']}", *rest)
+        yield " ".join([f"  {line['log_level']:<8} {line['event']}", *rest])
     for name, value in ran.steps.items():
-        print(f"  step     {name}: {json.dumps(value, default=_shown, ensure_ascii=False)}")
+        yield f"  step     {name}: {json.dumps(value, default=_shown, ensure_ascii=False)}"
     for emitted in ran.emitted:
-        print(f"  emitted  {emitted.type} {json.dumps(emitted.data, ensure_ascii=False)}")
+        yield f"  emitted  {emitted.type} {json.dumps(emitted.data, ensure_ascii=False)}"
     if ran.outcome == "failed":
-        print(ran.trace, end="")
-    print(_ending(ran), flush=True)
+        yield ran.trace.removesuffix("\n")
+    yield _ending(ran)
 
 
 _OF_EVERY_LINE = frozenset({"event", "log_level", "event_id", "handler"})
@@ -315,15 +336,15 @@ def new_handler(
 
 def _check_name(name: str) -> None:
     if _NAME.fullmatch(name) is None or keyword.iskeyword(name):
-        raise CommandError(
-            f"{name!r} cannot be a module's name: write lower-case letters, digits and _, as in receipts"
-        )
-    if name in _OURS:
-        raise CommandError(f"{name!r} is a name that is taken: choose another, as in my_{name}")
+        raise WrongUse(f"{name!r} cannot be a module's name: write lower-case letters, digits and _, as in receipts")
+    if name in _TAKEN:
+        raise WrongUse(f"{name!r} is a name that is taken: choose another, as in my_{name}")
+    if name.startswith("test_") or name.endswith("_test"):
+        raise WrongUse(f"pytest would take {name}.py for a test: choose another name; its test is test_NAME.py anyway")
     found = importlib.util.find_spec(name)
     if name in sys.stdlib_module_names or (found is not None and found.origin is not None):
         whose = "which comes with Python" if name in sys.stdlib_module_names else f"{found and found.origin}"
-        raise CommandError(f"there is a module named {name} already, {whose}: choose another name, as in my_{name}")
+        raise WrongUse(f"there is a module named {name} already, {whose}: choose another name, as in my_{name}")
 
 
 def _words(name: str, event_type: str) -> dict[str, Any]:
@@ -335,9 +356,9 @@ def _words(name: str, event_type: str) -> dict[str, Any]:
     from handlers.vocabulary import INTERNAL, everything, misspelt
 
     if not valid_pattern(event_type):
-        raise CommandError(f"--event: {event_type!r} is none; write invoice.paid, invoice.* or *")
+        raise WrongUse(f"--event: {event_type!r} is none; write invoice.paid, invoice.* or *")
     if (near := misspelt(event_type, everything())) is not None:
-        raise CommandError(f"--event: no provider documents an event {event_type}: did you mean {near}?")
+        raise WrongUse(f"--event: no provider documents an event {event_type}: did you mean {near}?")
     known = ((one, sample) for one in (*PROVIDERS, INTERNAL) for sample in samples(one) if matches(event_type, sample))
     provider, sample = next(known, ("standard", event_type.replace("*", "made")))
     given: dict[str, Any] = {"provider": provider} if provider != "hisab" else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.output import CommandError
+from receiver.cli.output import CommandError, WrongUse, escaped, many
 from receiver.cli.records import Json, open_database
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from workers.models import AnyRow
 
 _WORD = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What would move the cursor, colour the terminal or turn the text around."""
 _HEX_COLUMNS = 32
 
 
@@ -37,6 +35,8 @@ def event(
     """Show one event: its body, its runs with their errors and steps, and what they sent."""
     from workers.dossier import dossier
 
+    if not event_id.strip():
+        raise WrongUse("ID: the id of an event is missing; `billhook events` lists the newest")
     _, engine = open_database()
     found = dossier(engine, event_id)
     if found is None:
@@ -48,7 +48,7 @@ def event(
         print(json.dumps(_object(found)))
     else:
         for line in _lines(found):
-            print(_CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), line))
+            print(escaped(line))
 
 
 def _object(found: Dossier) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _head(row: AnyRow) -> Iterator[tuple[str, str]]:
     for name, value in json.loads(row.headers).items():
         yield "header", f"{name}: {value}"
     if row.conflicts:
-        yield "conflicts", f"{row.conflicts} times its delivery id came with another body"
+        yield "conflicts", f"{many(row.conflicts, 'time')} its delivery id came with another body"
     if row.reconciled:
         yield "reconciled", "found at the provider; no delivery of it came"
     if row.acknowledged_at is not None:
@@ -154,9 +154,10 @@ def _indented(text: str) -> list[str]:
 
 def _run(run: AnyRow, found: Dossier) -> Iterator[str]:
     yield f"run {run.id}  {run.handler}  {run.status}"
-    counts = f"  {run.attempts} attempts, {run.starts} starts"
-    counts += f", {run.pauses} pauses" if run.pauses else ""
-    yield counts + (f", {run.replays} replays" if run.replays else "")
+    counts = [many(run.attempts, "attempt"), many(run.starts, "start")]
+    counts += [many(run.pauses, "pause")] if run.pauses else []
+    counts += [many(run.replays, "replay")] if run.replays else []
+    yield "  " + ", ".join(counts)
     if run.ended_at is not None:
         yield f"  ended {_time(run.ended_at)}"
     elif run.status == "running":
@@ -164,14 +165,14 @@ def _run(run: AnyRow, found: Dossier) -> Iterator[str]:
     else:
         yield f"  next attempt {_time(run.next_attempt_at)}"
     for step in found.steps.get(run.id, ()):
-        yield f"  step {step.name}: {step.size} bytes, {_time(step.created_at)}"
+        yield f"  step {step.name}: {many(step.size, 'byte')}, {_time(step.created_at)}"
     for line in (run.error or "").splitlines():
         yield f"    {line}"
 
 
 def _delivery(row: AnyRow) -> str:
     following = f", next {_time(row.next_attempt_at)}" if row.status == "waiting" else ""
-    return f"delivery {row.id}  to {row.endpoint_id}  {row.status}, {row.attempts} attempts{following}"
+    return f"delivery {row.id}  to {row.endpoint_id}  {row.status}, {many(row.attempts, 'attempt')}{following}"
 
 
 def _time(moment: datetime) -> str:

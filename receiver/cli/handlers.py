@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.output import CommandError, show
-from receiver.cli.records import Json
+from receiver.cli.options import no_source
+from receiver.cli.output import escaped, many, show
+from receiver.cli.records import Json, quiet
 from workers import settings
 from workers.settings import Settings
 
@@ -38,12 +39,11 @@ def list_handlers(
 
     configured = settings.load()
     if source is not None and source not in configured.sources:
-        names = ", ".join(sorted(configured.sources)) or "none"
-        raise CommandError(f"--source: there is no source {source!r}; configured: {names}")
-    for error in _load(configured, configured.handlers).errors:
+        raise no_source("--source", source, configured.sources)
+    for error in load(configured, configured.handlers).errors:
         raise error
     chosen = [handler for handler in REGISTRY if _gets(handler, event, source, configured)]
-    empty = _nobody(event, source) if list(REGISTRY) else _NONE
+    empty = _nobody(event, source) if list(REGISTRY) else _nothing(configured.handlers)
     if as_json:
         show([_as_json(handler) for handler in chosen], (), as_json=True, empty=empty)
     else:
@@ -59,19 +59,20 @@ def check(
     from handlers.registry import REGISTRY
 
     configured = settings.load()
-    loaded = _load(configured, files or configured.handlers, installed=not files)
-    for line in loaded.errors or _doubts(configured):
-        print(line, file=sys.stderr)
+    names = files or configured.handlers
+    loaded = load(configured, names, installed=not files)
+    for line in loaded.errors or _doubts(configured, names):
+        print(escaped(str(line)), file=sys.stderr)
     if loaded.errors:
         raise typer.Exit(1)
-    print(f"{_counted(len(list(REGISTRY)), 'handler')} in {_counted(len(loaded.modules), 'module')}: ok")
+    print(f"{many(len(list(REGISTRY)), 'handler')} in {many(len(loaded.modules), 'module')}: ok")
 
 
-def _load(configured: Settings, names: Sequence[str], *, installed: bool = True) -> Loaded:
+def load(configured: Settings, names: Sequence[str], *, installed: bool = True) -> Loaded:
+    """Load handlers as a worker does; what their modules print or log is no part of what a command says."""
     from handlers import loading
-    from workers import logs
 
-    logs.configure(configured)
+    quiet(configured)
     sources = {name: source.provider for name, source in configured.sources.items()}
     with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no part of what was asked for
         return loading.load_all(names, sources=sources, installed=installed)
@@ -124,7 +125,15 @@ def _as_json(handler: Handler) -> dict[str, Any]:
     }
 
 
-def _doubts(configured: Settings) -> Iterator[str]:
+def _nothing(names: Sequence[str]) -> str:
+    """What to say where these modules and files registered no handler."""
+    if not names:
+        return _NONE
+    register = "registers" if len(names) == 1 else "register"
+    return f'{", ".join(names)} {register} no handler: decorate a function with @on("invoice.paid")'
+
+
+def _doubts(configured: Settings, names: Sequence[str]) -> Iterator[str]:
     """What is no error, but may not be meant."""
     from handlers.registry import REGISTRY
     from handlers.vocabulary import doubts
@@ -132,7 +141,7 @@ def _doubts(configured: Settings) -> Iterator[str]:
     for variable in settings.unknown_variables():
         yield f"warning: {variable} is set but is no option; it has no effect"
     if not list(REGISTRY):
-        yield f"warning: {_NONE}"
+        yield f"warning: {_nothing(names)}"
     if not configured.sources:
         yield "warning: no source is configured yet, so no event comes; see BILLHOOK_SOURCES in `billhook settings`"
         return
@@ -140,7 +149,3 @@ def _doubts(configured: Settings) -> Iterator[str]:
     for handler in REGISTRY:
         for doubt in doubts(handler, sources):
             yield f"{handler.place}: warning: {doubt}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any, NoReturn, Self
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from handlers.errors import BillhookError
 from workers.embedded import EmbeddedError
@@ -22,9 +25,17 @@ WRONG_USE = 2
 FAILED = 1
 INTERRUPTED = 130
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would move the cursor, colour the terminal or turn the text around; and halves of characters."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 class CommandError(BillhookError):
     """A command cannot do what it was asked; the message says what to do."""
+
+
+class WrongUse(CommandError):
+    """An option or argument has a value that it cannot have; the message names it and says what it accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +49,16 @@ class Failure:
     def of(cls, error: Exception) -> Self:
         """What to say about any exception, in one line and without a secret."""
         message, status = _explain(error)
-        return cls(" ".join(message.split()), status)
+        return cls(escaped(" ".join(message.split())), status)
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    if isinstance(error, SettingsError):
+    if isinstance(error, SettingsError | WrongUse):
         return str(error), WRONG_USE
     if isinstance(error, (BillhookError, EmbeddedError)):
         return str(error), FAILED
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+        return f"cannot write what there is to say: {error.strerror}", FAILED
     from sqlalchemy.exc import DBAPIError, OperationalError
 
     if isinstance(error, OperationalError):
@@ -57,34 +70,67 @@ def _explain(error: Exception) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {error}; {where}", FAILED
 
 
+def many(count: int, what: str) -> str:
+    """As in `1 run` and `2 runs`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def escaped(text: str) -> str:
+    """Text of somebody else's as it can be shown at a terminal: what is no letter stands there as `\\x1b`."""
+    return _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
+
+
 def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
     """Print rows as JSON lines, or as a table of these columns; `empty` is said where there is none."""
     rows = list(rows)
     if not rows and not as_json:
         print(empty, file=sys.stderr)
         return
-    try:
-        if as_json:
-            for row in rows:
-                print(json.dumps({key: _plain(value) for key, value in row.items()}))
-            sys.stdout.flush()
-        else:
-            console().print(_table(rows, columns))
-    except BrokenPipeError:
-        reader_has_gone()
+    if as_json:
+        for row in rows:
+            print(json.dumps({key: _plain(value) for key, value in row.items()}))
+    else:
+        console().print(_table(rows, columns))
 
 
 def _table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(_text(row[column])) for column in columns))  # as it is: brackets are no markup
+        table.add_row(*(Text(escaped(_text(row[column]))) for column in columns))  # as it is: brackets are no markup
     return table
+
+
+def written(status: int) -> int:
+    """Write what is still held back; the status to exit with, which is FAILED where that was all that failed."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop_the_rest()
+        if status == 0 and not isinstance(error, BrokenPipeError):
+            print(f"billhook: {Failure.of(error).message}", file=sys.stderr)
+            return FAILED
+    return status
 
 
 def reader_has_gone() -> NoReturn:
     """End well: whoever read our output wants no more of it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_the_rest()
     sys.exit(0)
+
+
+def _drop_the_rest() -> None:
+    """Let what is held back go nowhere, or the interpreter would try again to write it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Commands(TyperGroup):
+    """All commands, for which a reader that has gone is no error, whatever they print."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            reader_has_gone()
 
 
 class Output(Console):

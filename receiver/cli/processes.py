@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from receiver.cli.output import CommandError
+from receiver.cli.output import CommandError, WrongUse, many
 from workers import settings
 from workers.settings import Settings
 
@@ -51,10 +51,16 @@ def work(
     reload: Annotated[
         bool, typer.Option("--reload", help="For development: start anew when a file of the handlers changes.")
     ] = False,
+    supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run handlers, deliver messages, generate invoices."""
+    from receiver.cli import reload as reloading
+
     if reload:
-        sys.exit(_reloading(queues))
+        command = ["work", "--supervised", "--queues", ",".join(_chosen(queues))]
+        sys.exit(reloading.supervise(command, settings.load().handlers))
+    if supervised:
+        reloading.end_with_parent()
     # Read when the metrics are imported: what the worker's processes count is added up from files in here.
     counted = tempfile.TemporaryDirectory(prefix="billhook-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = counted.name
@@ -69,10 +75,9 @@ def work(
     sources = {name: source.provider for name, source in runtime.settings.sources.items()}
     modules = loading.load(runtime.settings.handlers, sources=sources)
     _serve_metrics(runtime.settings)
-    names = [handler.name for handler in registry.REGISTRY]
     if not modules:
         print("no handlers are configured: events will be ignored; see BILLHOOK_HANDLERS", file=sys.stderr)
-    line = f"working on {', '.join(chosen)} with {len(names)} handlers"
+    line = f"working on {', '.join(chosen)} with {many(len(list(registry.REGISTRY)), 'handler')}"
     status = worker.run(runtime, chosen, lambda: print(line, file=sys.stderr, flush=True))
     counted.cleanup()
     sys.exit(status)
@@ -83,14 +88,8 @@ def _chosen(queues: str) -> list[str]:
 
     chosen = [queue.strip() for queue in queues.split(",")]
     if unknown := [queue for queue in chosen if queue not in QUEUES]:
-        raise CommandError(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
+        raise WrongUse(f"--queues: {unknown[0]!r} is none of {', '.join(QUEUES)}")
     return chosen
-
-
-def _reloading(queues: str) -> int:
-    from receiver.cli.reload import supervise
-
-    return supervise(["work", "--queues", ",".join(_chosen(queues))], settings.load().handlers)
 
 
 def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:

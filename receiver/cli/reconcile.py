@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.output import CommandError, show
+from receiver.cli.options import WHEN, moment, no_source
+from receiver.cli.output import CommandError, WrongUse, many, show
 from receiver.cli.records import Json, open_database
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 MAX_WAIT = 60.0
 """Seconds that a provider may have us wait at a time, when we were over its limit of a minute."""
-_AGO = re.compile(r"([0-9]+)([dhm])")
-_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
-_WHEN = "a date, a time such as 2026-06-05T14:00Z, or how long ago: 7d, 12h, 30m"
 _COUNTS = ("seen", "known", "missed", "too_recent")
 
 
@@ -36,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def reconcile(
     source: Annotated[str, typer.Option(help="The source to compare with its provider.")],
-    since: Annotated[str, typer.Option(help=f"Happened at or after: {_WHEN}.")],
+    since: Annotated[str, typer.Option(help=f"Happened at or after: {WHEN}.")],
     grace: Annotated[
         int,
         typer.Option(min=0, max=10_080, help="Minutes in which the provider may still deliver by itself: left alone."),
@@ -51,7 +48,11 @@ def reconcile(
     from workers.reconcile import Compared, Reconciler, Totals
 
     configured, engine = open_database()
-    start = moment(since, utcnow())
+    if source not in configured.sources:
+        raise no_source("--source", source, configured.sources)
+    start = moment("--since", since, now := utcnow())
+    if start > now:
+        raise WrongUse(f"--since: {since} is still to come")
     client = comparing.patient_client(configured, source, MAX_WAIT)
     totals, missed = Totals(), list[dict[str, Any]]()
     with closing(client), _progress() as tell:
@@ -78,7 +79,7 @@ def reconcile(
             comparing.reconcile(reconciler, start, watch)
         except ProviderError as error:
             taken = 0 if dry_run else totals.missed
-            stays = f"; {taken} missed events were taken in before, and stay" if taken else ""
+            stays = f"; what was taken in before stays: {many(taken, 'missed event')}" if taken else ""
             raise CommandError(f"the API of source {source!r} ended it: {error}{stays}") from None
     _print(source, start, totals, missed, dry_run=dry_run, as_json=as_json)
 
@@ -96,21 +97,6 @@ def _print(
         show(missed, ("type", "object_id", "occurred_at"), as_json=False, empty="")
         print()
     show([{"source": source, **counts}], ("source", *_COUNTS), as_json=False, empty="")
-
-
-def moment(text: str, now: datetime) -> datetime:
-    """The moment that `--since` means; without a zone it is UTC. Raises CommandError."""
-    try:
-        if (ago := _AGO.fullmatch(text)) is not None:
-            found = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        else:
-            found = datetime.fromisoformat(text)
-            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise CommandError(f"--since: {text!r} is not {_WHEN}") from None
-    if found > now:
-        raise CommandError(f"--since: {text} is still to come")
-    return found
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.output import CommandError, show
+from receiver.cli.output import WrongUse, show
 from workers import settings
 from workers.settings import Settings
 
@@ -35,13 +35,20 @@ def add_to(app: typer.Typer) -> None:
 
 def open_database() -> tuple[Settings, Engine]:
     """The settings and a database whose schema is right."""
-    from workers import database, logs
+    from workers import database
 
     configured = settings.load()
-    logs.configure(configured)
+    quiet(configured)
     engine = database.connect(configured)
     database.ensure_schema(configured, engine)
     return configured, engine
+
+
+def quiet(configured: Settings) -> None:
+    """Leave log lines to the processes that run on and on: who gives a command is told by the command itself."""
+    from workers import logs
+
+    logs.configure(configured.model_copy(update={"log_level": "error"}))
 
 
 def events(
@@ -55,7 +62,7 @@ def events(
     from workers.audit import STATUSES
 
     if status is not None and status not in STATUSES:
-        raise CommandError(f"--status: {status!r} is none of {', '.join(sorted(STATUSES))}")
+        raise WrongUse(f"--status: {status!r} is none of {', '.join(sorted(STATUSES))}")
     _, engine = open_database()
     rows = inbox.latest(engine, status=status, type=event_type, limit=limit)
     columns = ("id", "received_at", "source", "type", "object_id", "status", "runs")
@@ -92,15 +99,19 @@ def add_endpoint(
     from workers.vault import open_vault
 
     configured, engine = open_database()
-    endpoint_id, secret = endpoints.add(
-        engine,
-        open_vault(configured),
-        url,
-        event_types=[item.strip() for item in types.split(",") if item.strip()],
-        description=description,
-        allow_private=configured.allow_private_endpoints,
-        now=utcnow(),
-    )
+    vault = open_vault(configured)
+    try:
+        endpoint_id, secret = endpoints.add(
+            engine,
+            vault,
+            url,
+            event_types=[item.strip() for item in types.split(",") if item.strip()],
+            description=description,
+            allow_private=configured.allow_private_endpoints,
+            now=utcnow(),
+        )
+    except endpoints.EndpointError as error:
+        raise WrongUse(str(error)) from None
     if as_json:
         print(json.dumps({"id": endpoint_id, "url": url, "secret": secret}))
         return
@@ -144,7 +155,7 @@ def add_schedule(
     from zoneinfo import ZoneInfo
 
     from workers.leases import utcnow
-    from workers.schedule.schedules import Plan, add
+    from workers.schedule.schedules import Plan, ScheduleError, add
 
     configured, engine = open_database()
     zone = configured.sources[source].timezone if source in configured.sources else "UTC"
@@ -165,7 +176,10 @@ def add_schedule(
         days_until_due=days_until_due,
         currency=currency,
     )
-    schedule_id = add(engine, configured, plan, now=utcnow())
+    try:
+        schedule_id = add(engine, configured, plan, now=utcnow())
+    except ScheduleError as error:
+        raise WrongUse(str(error)) from None
     print(json.dumps({"id": schedule_id}) if as_json else schedule_id)
 
 
@@ -182,7 +196,7 @@ def list_schedules(as_json: Json = False) -> None:
 def _item(text: str) -> dict[str, str]:
     parts = [part.strip() for part in text.split(";")]
     if not 3 <= len(parts) <= 4:
-        raise CommandError(f'--item: {text!r} is not "DESCRIPTION; QUANTITY; UNIT PRICE[; TAX RATE]"')
+        raise WrongUse(f'--item: {text!r} is not "DESCRIPTION; QUANTITY; UNIT PRICE[; TAX RATE]"')
     return dict(zip(("description", "quantity", "unit_price", "tax_rate"), parts, strict=False))
 
 

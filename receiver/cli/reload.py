@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import IO
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the files."""
@@ -29,10 +31,27 @@ def supervise(command: Sequence[str], names: Sequence[str]) -> int:
     told: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: told.append(number))
+    # What the workers read ends when this process does, in whatever way: its other end is open nowhere else.
+    reading, writing = os.pipe()
+    with open(reading, "rb", 0) as alive, open(writing, "wb", 0):
+        return _keep_going(command, names, told, alive)
+
+
+def end_with_parent() -> None:
+    """Have this process, which was started by `supervise`, stop as if told to once that one is gone."""
+
+    def watch() -> None:
+        os.read(sys.stdin.fileno(), 1)  # to which nothing is ever written
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _keep_going(command: Sequence[str], names: Sequence[str], told: Sequence[int], alive: IO[bytes]) -> int:
     while True:
         # Before the start, so that what changes while the worker loads is a change.
         seen = _watched(names)
-        worker = _start(command)
+        worker = _start(command, alive)
         changed = _wait(worker, names, seen, told)
         if changed is not None:
             print(f"{os.path.relpath(changed)} changed: starting the worker anew", file=sys.stderr, flush=True)
@@ -41,9 +60,10 @@ def supervise(command: Sequence[str], names: Sequence[str]) -> int:
             return worker.returncode
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], alive: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "receiver.cli", *command],
+        stdin=alive,
         # Compiled files go by the second of a change; two changes may be in one.
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         # A group of its own, so that a Ctrl-C reaches it once, from here.

@@ -6,19 +6,21 @@ import difflib
 import json
 import os
 import pwd
-import re
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.output import INTERRUPTED, WRONG_USE, CommandError
+from receiver.cli.handlers import load
+from receiver.cli.output import INTERRUPTED, CommandError, WrongUse, many
 from receiver.cli.records import Json, open_database
+from receiver.cli.selection import Events, Since, Source, Type, Until, check, selection
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -26,18 +28,9 @@ if TYPE_CHECKING:
     from handlers.registry import Handler
     from workers.errands import Count
     from workers.replay import Wish
-    from workers.selection import Selection
-    from workers.settings import Settings
 
-_AGO = re.compile(r"([0-9]+)([dhm])")
-_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
-_WHEN = "a date, a time such as 2026-06-05T14:00Z, or how long ago: 7d, 12h, 30m"
-
-Events = Annotated[list[str] | None, typer.Option("--event", help="An event's id; once for each.")]
-Type = Annotated[str | None, typer.Option("--type", help="Such as invoice.paid, invoice.* or *.")]
-Source = Annotated[str | None, typer.Option(help="Only from this source.")]
-Since = Annotated[str | None, typer.Option(help=f"Received at or after: {_WHEN}.")]
-Until = Annotated[str | None, typer.Option(help="Received before; like --since.")]
+_TABLES = ("attempts", "deliveries", "messages", "steps", "handler_runs", "events", "once_keys")
+"""From which rows are deleted when their time has come."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many, and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 
@@ -77,22 +70,21 @@ def replay(
     from workers.leases import utcnow
 
     if status not in {None, "dead", "processed", "ignored"}:
-        _refuse(f"--status: {status!r} is none of dead, ignored, processed")
-    selection = _selection(event, event_type, source, since, until, status)
-    if not selection and handler is None:
-        _refuse("say which events: --event, --type, --source, --since, --until, --status or --handler")
+        raise WrongUse(f"--status: {status!r} is none of dead, ignored, processed")
+    meant = selection(event, event_type, source, since, until, status)
+    if not meant and handler is None:
+        raise WrongUse("say which events: --event, --type, --source, --since, --until, --status or --handler")
     _refuse_to_ask(dry_run or yes)
     configured, engine = open_database()
-    _check_ids(engine, selection)
-    wish = replays.Wish(
-        selection=selection,
-        handler=handler,
-        loaded=None if handler is None else _handler(configured, engine, handler),
-        rate=rate,
-        limit=limit,
-    )
+    check(engine, configured, meant)
+    for error in load(configured, configured.handlers).errors:
+        raise error
+    loaded = None if handler is None else _handler(engine, handler)
+    wish = replays.Wish(selection=meant, handler=handler, loaded=loaded, rate=rate, limit=limit)
     count, waiting = replays.preview(engine, wish), replays.waiting(engine, wish)
-    left = f"; {_many(waiting, 'run')} not ended and left alone" if waiting else ""
+    if count.events and handler is None:
+        _look_for_handlers(engine, wish)
+    left = f"; {many(waiting, 'run')} not ended and left alone" if waiting else ""
     if not count.events:
         said = f"nothing to replay{left}"
     elif dry_run:
@@ -121,22 +113,22 @@ def acknowledge(
     from workers import acknowledgement
     from workers.leases import utcnow
 
-    selection = _selection(event, event_type, source, since, until, None)
-    if not selection:
-        _refuse("say which events: --event, --type, --source, --since or --until")
+    meant = selection(event, event_type, source, since, until, None)
+    if not meant:
+        raise WrongUse("say which events: --event, --type, --source, --since or --until")
     _refuse_to_ask(dry_run or yes)
-    _, engine = open_database()
-    _check_ids(engine, selection)
-    events = acknowledgement.unacknowledged(engine, selection)
+    configured, engine = open_database()
+    check(engine, configured, meant)
+    events = acknowledgement.unacknowledged(engine, meant)
     if not events:
         said = "nothing to acknowledge"
     elif dry_run:
-        said = f"would acknowledge {_many(events, 'dead event')}"
+        said = f"would acknowledge {many(events, 'dead event')}"
     else:
-        _ask(f"{_many(events, 'dead event')}. Acknowledge them?", yes)
+        _ask(f"{many(events, 'dead event')}. Acknowledge them?", yes)
         with _progress("acknowledging", events) as done:
-            events = acknowledgement.acknowledge(engine, selection, actor=_actor(), now=utcnow(), done=done)
-        said = f"acknowledged {_many(events, 'dead event')}"
+            events = acknowledgement.acknowledge(engine, meant, actor=_actor(), now=utcnow(), done=done)
+        said = f"acknowledged {many(events, 'dead event')}"
     _say(said, {"events": events, "dry_run": dry_run}, as_json=as_json)
 
 
@@ -149,65 +141,26 @@ def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
     if dry_run:
         rows = retention.prunable(engine, utcnow(), configured)
     else:
-        rows = retention.prune(engine, utcnow(), configured).rows
-    named = {table.removeprefix("handler_"): count for table, count in rows.items() if count}
-    told = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in named.items()) or "nothing"
+        gone = retention.prune(engine, utcnow(), configured).rows
+        rows = Counter({table: gone[table] for table in _TABLES})
+    named = {table.removeprefix("handler_"): count for table, count in rows.items()}
+    told = ", ".join(_of_table(count, table) for table, count in named.items() if count) or "nothing"
     _say(f"{'would delete' if dry_run else 'deleted'} {told}", {**named, "dry_run": dry_run}, as_json=as_json)
 
 
-# --- which events ---------------------------------------------------------------------------------
+def _of_table(count: int, table: str) -> str:
+    several = table.replace("_", " ")
+    return f"{count} {several}" if count != 1 else many(1, {"deliveries": "delivery"}.get(several, several[:-1]))
 
 
-def _selection(
-    events: list[str] | None,
-    event_type: str | None,
-    source: str | None,
-    since: str | None,
-    until: str | None,
-    status: str | None,
-) -> Selection:
-    from handlers.registry import valid_pattern
-    from workers.leases import utcnow
-    from workers.selection import Selection
-
-    if event_type is not None and "*" in event_type and not valid_pattern(event_type):
-        _refuse(f"--type: {event_type!r} is not an event type, a prefix with .* or *")
-    now = utcnow()
-    return Selection(
-        events=tuple(events or ()),
-        type=event_type,
-        source=source,
-        since=None if since is None else _moment("--since", since, now),
-        until=None if until is None else _moment("--until", until, now),
-        status=status,
-    )
+# --- whose runs -----------------------------------------------------------------------------------
 
 
-def _moment(option: str, text: str, now: datetime) -> datetime:
-    """The time that somebody wrote; without a zone it is UTC."""
-    try:
-        if (ago := _AGO.fullmatch(text)) is not None:
-            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        _refuse(f"{option}: {text!r} is not {_WHEN}")
-
-
-def _check_ids(engine: Engine, selection: Selection) -> None:
-    from workers.selection import unknown
-
-    if missing := unknown(engine, selection.events):
-        raise CommandError(f"there is no event {', '.join(missing)}")
-
-
-def _handler(configured: Settings, engine: Engine, name: str) -> Handler | None:
-    """The handler of that name; None where only its runs are known here. Raises CommandError, RegistrationError."""
-    from handlers import loading
+def _handler(engine: Engine, name: str) -> Handler | None:
+    """The handler of that name; None where only its runs are known here. Raises WrongUse."""
     from handlers.registry import REGISTRY
     from workers.replay import handlers_with_runs
 
-    loading.load(configured.handlers, sources={key: one.provider for key, one in configured.sources.items()})
     if (loaded := REGISTRY.get(name)) is not None:
         return loaded
     with_runs = handlers_with_runs(engine)
@@ -219,21 +172,52 @@ def _handler(configured: Settings, engine: Engine, name: str) -> Handler | None:
     known = sorted({*with_runs, *(handler.name for handler in REGISTRY)})
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}; see BILLHOOK_HANDLERS"
-    raise CommandError(f"there is no handler {name}; {hint}")
+    raise WrongUse(f"--handler: there is no handler {name}; {hint}")
+
+
+def _look_for_handlers(engine: Engine, wish: Wish) -> None:
+    """Say whose runs nobody here could carry out: they would fail again. Raises CommandError where nobody could any."""
+    from handlers.registry import REGISTRY
+
+    if not list(REGISTRY):
+        raise CommandError(
+            "no handler is loaded here, so what is replayed would end as before: set BILLHOOK_HANDLERS to what the "
+            "workers have, or name a handler with --handler"
+        )
+    strangers = {name: runs for name, runs in _runs_of(engine, wish).items() if REGISTRY.get(name) is None}
+    if strangers:
+        bound = "up to " if wish.limit is not None else ""
+        print(
+            f"billhook: {bound}{many(sum(strangers.values()), 'run')} of handlers that BILLHOOK_HANDLERS does not name "
+            f"here, and that end dead again if no worker has them: {', '.join(strangers)}",
+            file=sys.stderr,
+        )
+
+
+def _runs_of(engine: Engine, wish: Wish) -> dict[str, int]:
+    """How many of the runs that are meant each handler has, whatever the limit."""
+    from sqlalchemy import func, select
+
+    from workers import database
+    from workers.models import EventRow, HandlerRun
+
+    meant = (HandlerRun.status.in_(wish.ended), *wish.selection.conditions())
+    runs = (
+        select(HandlerRun.handler, func.count().label("runs"))
+        .join(EventRow, EventRow.id == HandlerRun.event_id)
+        .where(*meant)
+    )
+    with database.read(engine) as connection:
+        found = connection.execute(runs.group_by(HandlerRun.handler).order_by(HandlerRun.handler))
+        return {row.handler: row.runs for row in found}
 
 
 # --- asking and telling ---------------------------------------------------------------------------
 
 
-def _refuse(message: str) -> NoReturn:
-    """End a command that was called wrongly."""
-    print(f"billhook: {message}", file=sys.stderr)
-    raise typer.Exit(WRONG_USE)
-
-
 def _refuse_to_ask(settled: bool) -> None:
     if not settled and not sys.stdin.isatty():
-        _refuse("there is no terminal to ask at: say --yes to go ahead, or --dry-run to see how many")
+        raise WrongUse("there is no terminal to ask at: say --yes to go ahead, or --dry-run to see how many")
 
 
 def _ask(question: str, yes: bool) -> None:
@@ -277,12 +261,8 @@ def _at_most(wish: Wish) -> str:
 
 
 def _told(count: Count) -> str:
-    new = f", {_many(count.new, 'new run')}" if count.new else ""
-    return f"{_many(count.events, 'event')}: {_many(count.runs, 'run')}{new}"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    new = f", {many(count.new, 'new run')}" if count.new else ""
+    return f"{many(count.events, 'event')}: {many(count.runs, 'run')}{new}"
 
 
 def _say(sentence: str, numbers: dict[str, Any], *, as_json: bool) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from handlers.providers import PROVIDERS
 from handlers.testing import signed_request
-from receiver.cli.output import CommandError, show
+from receiver.cli.options import no_source
+from receiver.cli.output import CommandError, WrongUse, show
 from receiver.cli.records import Json
 from workers import settings
 from workers.settings import Source
@@ -55,7 +56,7 @@ def send(
     name, chosen = _source(configured, source)
     provider = PROVIDERS[chosen.provider]
     if event_type not in provider.events:
-        raise CommandError(f"{event_type!r} has no sample; there is {', '.join(provider.events)}")
+        raise WrongUse(f"{event_type!r} has no sample; there is {', '.join(provider.events)}")
     # Sent as it stands, the sample would be the same event each time.
     body = provider.renewed(provider.sample(event_type), datetime.now(UTC))
     secret = _signing_secret(name, chosen)
@@ -93,13 +94,13 @@ def _object(text: str) -> dict[str, object]:
 
 
 def _source(configured: settings.Settings, name: str | None) -> tuple[str, Source]:
-    names = ", ".join(sorted(configured.sources)) or "none"
     if name is None:
         if len(configured.sources) != 1:
-            raise CommandError(f"say which source with --source; configured: {names}")
+            names = ", ".join(sorted(configured.sources)) or "none"
+            raise WrongUse(f"say which source with --source; configured: {names}")
         name = next(iter(configured.sources))
     if name not in configured.sources:
-        raise CommandError(f"there is no source {name!r}; configured: {names}")
+        raise no_source("--source", name, configured.sources)
     return name, configured.sources[name]
 
 

@@ -396,6 +396,23 @@ def test_a_pause_is_over_when_its_time_has_come() -> None:
     assert third.emitted == [("reminder.sent", {})]
 
 
+@pytest.mark.parametrize("error", [None, ValueError("no"), Retry(after=1)], ids=["returns", "fails", "retries"])
+def test_a_pause_that_a_handler_swallows_is_one_all_the_same(error: Exception | None) -> None:
+    def handler(event: Event, ctx: Context) -> None:
+        ctx.emit("reminder.sent", {})
+        try:
+            ctx.sleep_until(NEW_YEAR)
+        except BaseException:
+            if error is not None:
+                raise error from None
+
+    first = run(handler, event("invoice.paid"), now=NEW_YEAR - timedelta(days=30))
+    then = run(handler, event("invoice.paid"), now=NEW_YEAR, store=first.store)
+
+    assert (first.outcome, first.error, first.paused_until, first.emitted) == ("paused", None, NEW_YEAR, [])
+    assert (then.outcome, then.attempt, then.emitted) == ("succeeded", 1, [("reminder.sent", {})])
+
+
 def test_without_a_time_of_the_tests_own_pauses_go_by_the_clock() -> None:
     later = handler_that(lambda ctx: ctx.sleep_until(datetime.now(UTC) + timedelta(hours=1)))
     past = handler_that(lambda ctx: ctx.sleep_until(datetime.now(UTC) - timedelta(hours=1)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from handlers.registry import Registry
@@ -23,15 +25,18 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def dispatcher(runtime: Runtime, registry: Registry, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Dispatcher:
+def dispatcher(
+    runtime: Runtime, registry: Registry, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Dispatcher]:
     """In no hurry: however slow the machine is, it hands nothing back."""
     monkeypatch.setattr("workers.dispatcher.SLICE", 60.0)
     monkeypatch.setattr("workers.batch._PATIENCE", 60.0)
-    return Dispatcher(
-        engine=runtime.engine,
-        settings=runtime.settings.model_copy(update={"lease_grace": 240.0}),
-        registry=registry,
-        clients=Clients(runtime.settings),
-        clock=clock,
-        chance=lambda: 0.0,
-    )
+    with Clients(runtime.settings) as clients:
+        yield Dispatcher(
+            engine=runtime.engine,
+            settings=runtime.settings.model_copy(update={"lease_grace": 240.0}),
+            registry=registry,
+            clients=clients,
+            clock=clock,
+            chance=lambda: 0.0,
+        )

@@ -251,7 +251,7 @@ import signal, time
 from tests.workers.test_execution import executed
 from workers.execution import last_resort
 
-with last_resort(30):
+with last_resort():
     executed(lambda event, ctx: signal.signal(signal.SIGALRM, signal.SIG_DFL))
     print(executed(lambda event, ctx: time.sleep(20), timeout=0.1).summary)
 """

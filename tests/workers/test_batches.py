@@ -390,10 +390,11 @@ def test_the_deaths_of_one_run_are_never_counted_as_those_of_another_that_waits_
 
 
 def _works(settings: Settings, event_ids: list[str]) -> None:
-    """A process with a handler that nothing can interrupt."""
+    """A process with a handler that nothing can interrupt, beside one that may take its time."""
     runtime, registry = app.start(settings), Registry()
+    registry.on("*", name="patient", timeout=600, when=lambda event: event.id == event_ids[0])(lambda event, ctx: None)
 
-    @registry.on("*", name="either", timeout=0.1)
+    @registry.on("*", name="either", timeout=0.1, when=lambda event: event.id != event_ids[0])
     def stuck(event: Event, ctx: Context) -> None:
         if event.id == event_ids[1]:
             lock = ctypes.create_string_buffer(64)

@@ -275,7 +275,8 @@ def stuck(event, context):
 
 handler = Handler(name="stuck", function=stuck, patterns=("*",), provider=None, source=None, retries=0, backoff=1.0,
                   timeout=0.1)
-with last_resort(0.3):
+with last_resort() as end_process_in:
+    end_process_in(0.3)
     execute(handler, EVENT, context())
 """
 

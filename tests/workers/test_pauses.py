@@ -142,6 +142,26 @@ def test_an_async_handler_pauses_too_and_what_catches_exceptions_does_not_catch_
     assert calls == ["woke"]
 
 
+@pytest.mark.parametrize("error", [None, ValueError("no"), Retry(after=1)], ids=["returns", "fails", "retries"])
+def test_a_pause_that_a_handler_swallows_is_one_all_the_same(
+    dispatcher: Dispatcher, registry: Registry, engine: Engine, error: Exception | None
+) -> None:
+    @registry.on("*", name="dunning", retries=0)
+    def _(event: Event, ctx: Context) -> None:
+        ctx.emit("reminder.sent", {})
+        try:
+            ctx.sleep_until(NOW + DAY)
+        except BaseException:
+            if error is not None:
+                raise error from None
+
+    process(dispatcher, [received(engine)])
+
+    run = only(engine, HandlerRun)
+    assert (run.status, run.attempts, run.next_attempt_at, run.error) == ("waiting", 0, NOW + DAY, None)
+    assert rows(engine, Message) == []
+
+
 def test_a_pause_until_a_moment_that_has_passed_is_none(
     dispatcher: Dispatcher, registry: Registry, engine: Engine
 ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy import event as hooks
 
 from handlers import Context, Event, Retry
@@ -27,7 +27,7 @@ from tests.workers.given import (
     until,
     waits_for_a_lock,
 )
-from workers import database, planning
+from workers import claims, database, planning
 from workers.audit import audit
 from workers.dispatch import Dispatcher, process
 from workers.models import EventRow, HandlerRun
@@ -258,3 +258,23 @@ def test_a_run_is_not_lost_when_another_worker_ignores_its_event_at_the_same_mom
     assert calls == [event_id, event_id]
     assert only(engine, EventRow).status == "processed"
     assert audit(engine).holds
+
+
+@on_postgresql
+def test_who_takes_a_run_of_an_event_to_be_planned_again_locks_the_event_first_as_who_settles_it_does(
+    dispatcher: Dispatcher, registry: Registry, engine: Engine
+) -> None:
+    registry.on("*", name="receipts")(nothing)
+    event_id = received(engine)
+    planned(dispatcher, event_id)
+    change(engine, EventRow, ring_at=NOW)
+    run_id = only(engine, HandlerRun).id
+
+    with another_process(dispatcher) as other, ThreadPoolExecutor(1) as thread:
+        with database.write(engine) as connection:
+            connection.execute(select(EventRow.id).where(EventRow.id == event_id).with_for_update())
+            taken = thread.submit(claims.heads, other, [run_id])
+            until(lambda: waits_for_a_lock(engine))
+            # Whoever waits for the event has not got the run, else this raises, and without `nowait` none would end.
+            connection.execute(select(HandlerRun.id).where(HandlerRun.id == run_id).with_for_update(nowait=True))
+        assert [one.lease.id for one in taken.result(20)] == [run_id]

@@ -639,9 +639,8 @@ def test_what_is_missing_for_a_client_is_said(name: str, changes: dict[str, Any]
 
 @pytest.fixture
 def clients(runtime: Runtime) -> Iterator[Clients]:
-    clients = Clients(runtime.settings)
-    yield clients
-    clients.get("shop").close()
+    with Clients(runtime.settings) as clients:
+        yield clients
 
 
 def guarded(runtime: Runtime, source: str = "shop") -> int:
@@ -730,10 +729,9 @@ def test_a_source_that_fails_is_tried_again_soon_and_holds_up_no_other(
         "shop": shop,
     }
     process = replace(runtime, settings=runtime.settings.model_copy(update={"sources": sources}))
-    own = Clients(process.settings)
     failures = METRICS.get_sample_value("billhook_reconciled_total", {"source": "refused", "outcome": "failed"}) or 0.0
 
-    with own.get("shop"), capture_logs() as lines:
+    with Clients(process.settings) as own, capture_logs() as lines:
         begun = tick(process, own, clock)
 
     assert begun == ["refused", "shop"]

@@ -163,6 +163,32 @@ def test_once_keys_have_a_time_of_their_own(
         assert sorted(connection.execute(select(OnceKey.key)).scalars()) == ["5", "6"]
 
 
+def keep_key(engine: Engine, key: str, run_id: str, age: timedelta) -> None:
+    """A run took a once key that long ago."""
+    row = {"handler": "h", "key": key, "run_id": run_id, "done": False, "created_at": NOW - age}
+    with database.write(engine) as connection:
+        connection.execute(database.insert(connection, OnceKey), row)
+
+
+def test_a_once_key_stays_as_long_as_its_run_which_may_be_replayed(engine: Engine, settings: Settings) -> None:
+    ended(engine, run="dead", at=NOW - timedelta(days=900))
+    keep_key(engine, "payment 1", only(engine, HandlerRun).id, timedelta(days=900))
+
+    assert prunable(engine, NOW, settings)["once_keys"] == 0
+    assert prune(engine, NOW, settings).rows == counted()
+
+    change(engine, EventRow, acknowledged_at=NOW)
+    assert prune(engine, NOW, settings).rows["once_keys"] == 1
+
+
+def test_a_once_key_stays_as_long_as_events_are_kept(engine: Engine, settings: Settings) -> None:
+    keep_key(engine, "payment 1", "run_gone", timedelta(days=500))
+    longer = settings.model_copy(update={"retention_days": 1000})
+
+    assert prunable(engine, NOW, longer)["once_keys"] == prune(engine, NOW, longer).rows["once_keys"] == 0
+    assert prune(engine, NOW, settings).rows["once_keys"] == 1
+
+
 def test_the_audit_log_stays(engine: Engine, settings: Settings) -> None:
     with database.write(engine) as connection:
         audit_log.note(connection, "amal@till", "replay", {}, NOW - timedelta(days=3000))

@@ -117,14 +117,21 @@ def test_a_provider_without_a_format_of_its_own_has_that_of_a_configured_source(
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("{", "--data: not JSON: "),
-        ("[" * 100_000, "--data: nested too deeply"),
+        ("{", "--data: not JSON in UTF-8, or nested too deeply, from line 1, column "),
+        ("[" * 100_000, "--data: not JSON in UTF-8, or nested too deeply, from line 1, column 1026 on"),
+        ('{"total": "\\ud800"}', "--data: not JSON in UTF-8, or nested too deeply, from line 1, column "),
+        ('{"total": "\udcff"}', "--data: not JSON in UTF-8, or nested too deeply, from line 1, column "),
+        ('{"total": NaN}', "--data: not JSON in UTF-8, or nested too deeply, from line 1, column "),
+        ("@bytes.json", "--data: not JSON in UTF-8, or nested too deeply, from line 1, column "),
+        ("@.", "--data: cannot read .: Is a directory"),
         ("[1]", '--data: write a JSON object, such as {"total": "120.00"}'),
         ("@nothing.json", "--data: cannot read nothing.json: No such file or directory"),
     ],
 )
 def test_data_that_is_none_is_refused(data: str, said: str, billhook: Billhook) -> None:
-    assert billhook("run-handler", handler("pass"), "--data", data).complaint().startswith(said)
+    Path("bytes.json").write_bytes(b'{"total": "\xff"}')
+
+    assert billhook("run-handler", handler("pass"), "--data", data).complaint(2).startswith(said)
 
 
 def test_a_failure_shows_the_authors_lines_and_no_frames_of_ours(billhook: Billhook) -> None:
@@ -243,7 +250,6 @@ def test_a_condition_that_does_not_hold_discards_the_event(billhook: Billhook) -
     [
         ('@on("order.*")', [], "there is no sample of order.*: give the event's data, as in --event order.made --data"),
         ('@on("invoice.paid")', ["--event", "order.made"], "there is no sample of order.made: give the event's data"),
-        ('@on("invoice.paid")', ["--provider", "hisba"], "--provider: there is no provider 'hisba'; there is hisab,"),
         (
             '@on("invoice.paid")',
             ["--provider", "generic"],
@@ -255,6 +261,49 @@ def test_an_event_that_cannot_be_made_is_refused(
     decorator: str, options: list[str], said: str, billhook: Billhook
 ) -> None:
     assert said in billhook("run-handler", handler("pass", decorator), *options).complaint()
+
+
+def test_an_unknown_provider_is_refused(billhook: Billhook) -> None:
+    said = billhook("run-handler", handler("pass"), "--provider", "hisba").complaint(2)
+
+    assert said.startswith("--provider: there is no provider 'hisba'; there is hisab,")
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("invoice.*", "--event: invoice.* stands for many types, and an event has one: write invoice.paid, say"),
+        ("*", "--event: * stands for many types, and an event has one: write invoice.paid, say"),
+        ("invoice.payé", "--event: 'invoice.payé' is no event type: write it in ASCII, such as invoice.paid"),
+        ("invoice.\udcff", "--event: 'invoice.\\udcff' is no event type"),
+        ("invoice.\x1b[31m", "--event: 'invoice.\\x1b[31m' is no event type"),
+        ("", "--event: '' is no event type"),
+    ],
+)
+def test_what_is_no_event_type_is_refused(event: str, said: str, billhook: Billhook) -> None:
+    target = handler("pass", '@on("invoice.paid")')
+
+    assert billhook("run-handler", target, "--event", event, "--data", "{}").complaint(2).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (r'raise ValueError("\x1b[31mred")', r"ValueError: \x1b[31mred"),
+        (r'raise Discard("\x9b2J")', r": \x9b2J"),
+        (r'raise ValueError("half \ud800")', r"ValueError: half \ud800"),
+        (r'ctx.logger.info("\x1b]0;title", name="\x07")', r"  info     \x1b]0;title name=\x07"),
+        (r'ctx.emit("a.b", {"name": "\u202e"})', r'  emitted  a.b {"name": "\u202e"}'),
+    ],
+)
+def test_nothing_of_a_handler_moves_the_cursor_or_colours_the_terminal(
+    body: str, shown: str, billhook: Billhook
+) -> None:
+    ended = billhook("run-handler", handler(body))
+
+    assert shown in ended.out
+    assert ended.err == ""
+    assert all(line.isprintable() for line in ended.out.splitlines())
 
 
 TWO = """
@@ -344,6 +393,20 @@ def test_live_clients_are_those_of_the_configured_sources() -> None:
     assert [emitted["data"] for emitted in ran["emitted"]] == [{"id": "cus_2b81fe"}] * 3
 
 
+@pytest.mark.parametrize("how", ["--json", None])
+def test_what_is_shown_of_a_live_run_has_no_secret_of_the_settings_in_it(
+    how: str | None, billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__PROVIDER", "hisab")
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__SECRETS", "whsec_test_secret_key_123456")
+    body = 'ctx.logger.info("with whsec_test_secret_key_123456", of="whsec_test_secret_key_123456")'
+
+    ended = billhook("run-handler", handler(body), "--live", *([how] if how else []))
+
+    assert "with ********" in ended.out
+    assert "whsec_test" not in ended.out + ended.err
+
+
 def test_without_a_source_a_live_client_says_what_is_missing(billhook: Billhook) -> None:
     (ran,) = billhook("run-handler", handler("ctx.client()"), "--live", "--json").objects
 
@@ -424,13 +487,16 @@ def test_nothing_that_is_there_is_overwritten(there: str, billhook: Billhook, tm
         ("x" * 61, "cannot be a module's name"),
         ("handlers", "is a name that is taken: choose another, as in my_handlers"),
         ("workers", "is a name that is taken"),
+        ("billhook", "is a name that is taken: choose another, as in my_billhook"),
+        ("test_x", "pytest would take test_x.py for a test: choose another name"),
+        ("x_test", "pytest would take x_test.py for a test"),
         ("json", "a module named json already, which comes with Python: choose another name, as in my_json"),
         ("antigravity", "which comes with Python"),
         ("httpx", "a module named httpx already, "),
     ],
 )
 def test_a_name_that_would_not_work_is_refused(name: str, said: str, billhook: Billhook, tmp_path: Path) -> None:
-    assert said in billhook("new", "handler", name).complaint()
+    assert said in billhook("new", "handler", name).complaint(2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -442,7 +508,7 @@ def test_a_name_that_would_not_work_is_refused(name: str, said: str, billhook: B
     ],
 )
 def test_an_event_that_is_none_is_refused(event: str, said: str, billhook: Billhook, tmp_path: Path) -> None:
-    assert billhook("new", "handler", "receipts", "--event", event).complaint() == f"--event: {said}"
+    assert billhook("new", "handler", "receipts", "--event", event).complaint(2) == f"--event: {said}"
     assert list(tmp_path.iterdir()) == []
 
 

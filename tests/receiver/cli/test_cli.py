@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.cli.output import Failure
+from receiver.cli.output import Failure, escaped, many
 from tests.receiver.cli.conftest import Billhook
 from tests.receiver.cli.terminal import COMMAND, running
 
@@ -121,6 +121,29 @@ def test_an_error_of_several_lines_is_one_line(error: Exception) -> None:
     assert len(Failure.of(error).message.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs")])
+def test_one_is_no_plural(count: int, said: str) -> None:
+    assert many(count, "run") == said
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b]0;title\x07", "\\x1b[31mred\\x1b]0;title\\x07"),
+        ("back\rover\x9b2J", "back\\rover\\x9b2J"),
+        ("\u202etxt", "\\u202etxt"),
+        ("half \ud800", "half \\ud800"),
+        ("Été شركة\n\ttwo lines", "Été شركة\n\ttwo lines"),
+    ],
+)
+def test_what_is_no_letter_is_shown_as_python_writes_it(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+def test_an_error_cannot_colour_the_terminal() -> None:
+    assert Failure.of(ValueError("\x1b[31m")).message.startswith("unexpected ValueError: \\x1b[31m;")
+
+
 def test_a_traceback_is_shown_to_who_asks_for_it(
     billhook: Billhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -133,7 +156,38 @@ def test_a_traceback_is_shown_to_who_asks_for_it(
     assert "Traceback" in ended.err
 
 
-@pytest.mark.parametrize("arguments", [["settings"], ["settings", "--json"]])
+NO_API_URLS = (
+    *("", "https://[bad", "ftp://x", "api.example.com", "https://", "http://x:99999", "http://x:0", "http://a b/"),
+    *("https://x/?key=1", "https://x/#part", "http://xn--a.b/", "http://x\x1b/", f"https://:{PASSWORD}@/"),
+)
+
+
+@pytest.mark.parametrize("url", NO_API_URLS)
+def test_an_api_url_that_is_none_is_named_with_its_source_and_what_it_accepts(
+    url: str, billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__PROVIDER", "hisab")
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__SECRETS", "whsec_x")
+    monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__API_URL", url)
+
+    said = billhook("settings").complaint(2)
+
+    assert said.startswith("BILLHOOK_SOURCES__SHOP__API_URL: not an http:// or https:// URL with a host")
+    assert PASSWORD not in said
+
+
+PRINTING = pytest.mark.parametrize(
+    "arguments", [["settings"], ["settings", "--json"], ["run-handler", "seen.py"]], ids=" ".join
+)
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> None:
+    (tmp_path / "seen.py").write_text('from handlers import on\n\n@on("invoice.paid")\ndef handle(event, ctx): ...\n')
+
+
+@PRINTING
+@pytest.mark.usefixtures("seen")
 def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -143,6 +197,16 @@ def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
     os.close(writing)
     assert ended.stderr == b""
     assert ended.returncode == 0
+
+
+@PRINTING
+@pytest.mark.usefixtures("seen")
+def test_a_disk_that_is_full_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+
+    assert ended.stderr == b"billhook: cannot write what there is to say: No space left on device\n"
+    assert ended.returncode == 1
 
 
 @pytest.mark.parametrize("stream", [0, 1, 2], ids=["stdin", "stdout", "stderr"])

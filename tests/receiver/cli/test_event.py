@@ -53,7 +53,7 @@ def test_a_dead_event_is_shown_with_its_body_and_its_traceback(billhook: Billhoo
         "  }",
         "",
         f"run {run.id}  shop.receipt  dead",
-        "  3 attempts, 4 starts, 1 pauses, 1 replays",
+        "  3 attempts, 4 starts, 1 pause, 1 replay",
         "  ended 2026-06-05 14:00:00Z",
         "    Traceback (most recent call last):",
         '      File "/srv/shop.py", line 7, in receipt',
@@ -69,7 +69,7 @@ def test_what_came_of_an_event_is_shown(billhook: Billhook, engine: Engine) -> N
 
     assert "  step pdf: 2 bytes, 2026-06-05 14:00:00Z\n" in lines
     assert "receipt.issued\n  delivery dlv_" in lines
-    assert lines.endswith("waiting, 1 attempts, next 2026-06-05 14:00:00Z")
+    assert lines.endswith("waiting, 1 attempt, next 2026-06-05 14:00:00Z")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,33 @@ def test_an_event_that_is_not_there_is_one_line(billhook: Billhook) -> None:
         said = billhook("event", "evt_1", *options).complaint()
 
         assert said == "there is no event evt_1; `billhook events` lists the newest"
+
+
+@once
+@pytest.mark.parametrize("event_id", ["", " "])
+def test_an_empty_id_is_said_to_be_missing(event_id: str, billhook: Billhook) -> None:
+    said = billhook("event", event_id).complaint(2)
+
+    assert said == "ID: the id of an event is missing; `billhook events` lists the newest"
+
+
+@once
+def test_one_attempt_is_no_attempts(billhook: Billhook, engine: Engine) -> None:
+    (event_id,) = ended(engine, conflicts=1)
+    change(engine, HandlerRun, attempts=1, starts=1)
+
+    lines = shown(billhook, event_id)
+
+    assert "  1 attempt, 1 start" in lines
+    assert "  conflicts     1 time its delivery id came with another body" in lines
+
+
+@once
+def test_an_error_cannot_colour_the_terminal(billhook: Billhook, engine: Engine) -> None:
+    (event_id,) = ended(engine)
+    change(engine, HandlerRun, error="ValueError: \x1b[31mred")
+
+    assert shown(billhook, event_id)[-1] == r"    ValueError: \x1b[31mred"
 
 
 @once

@@ -131,9 +131,9 @@ def test_without_handlers_it_is_said_how_to_get_some(billhook: Billhook) -> None
 
 @pytest.mark.usefixtures("shop")
 def test_an_unknown_source_is_refused(billhook: Billhook) -> None:
-    said = billhook("handlers", "--source", "shpo").complaint()
+    said = billhook("handlers", "--source", "shpo").complaint(2)
 
-    assert said == "--source: there is no source 'shpo'; configured: shop, till"
+    assert said == "--source: there is no source 'shpo'; did you mean shop? configured: shop, till"
 
 
 def test_handlers_that_do_not_load_are_not_listed(billhook: Billhook, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +345,32 @@ def test_without_sources_and_handlers_both_are_told(billhook: Billhook) -> None:
         "warning: no handlers are configured: set BILLHOOK_HANDLERS to their modules or files, such as receipts.py",
         "warning: no source is configured yet, so no event comes; see BILLHOOK_SOURCES in `billhook settings`",
     ]
+
+
+def test_files_that_register_nothing_are_named(
+    billhook: Billhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        written(tmp_path / f"{name}.py", "def receipt(event, ctx): ...\n")
+    none = 'registers no handler: decorate a function with @on("invoice.paid")'
+
+    one, both = billhook("check", "one.py"), billhook("check", "one.py", "two.py")
+    monkeypatch.setenv("BILLHOOK_HANDLERS", "two.py")
+    configured, listed = billhook("check"), billhook("handlers")
+
+    assert one.err.splitlines()[0] == f"warning: one.py {none}"
+    assert both.err.splitlines()[0] == "warning: one.py, two.py register" + none.removeprefix("registers")
+    assert configured.err.splitlines()[0] == f"warning: two.py {none}"
+    assert listed.err == f"two.py {none}\n"
+    assert (one.status, one.out) == (0, "0 handlers in 1 module: ok\n")
+
+
+def test_an_error_of_a_module_cannot_colour_the_terminal(billhook: Billhook, tmp_path: Path) -> None:
+    written(tmp_path / "red.py", r'raise ValueError("\x1b[31mred")')
+
+    ended = billhook("check", "red.py")
+
+    assert ended.err == "red.py:1: does not load: ValueError: \\x1b[31mred\n"
 
 
 @pytest.mark.parametrize("command", ["check", "handlers"])

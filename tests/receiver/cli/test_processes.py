@@ -200,6 +200,6 @@ def test_a_port_for_metrics_that_is_taken_is_named(
 
 
 def test_an_unknown_queue_is_refused() -> None:
-    said = run("work", "--queues", "events,nothing").complaint()
+    said = run("work", "--queues", "events,nothing").complaint(2)
 
     assert said == "--queues: 'nothing' is none of events, deliveries, schedules"

@@ -77,8 +77,15 @@ def test_no_events_are_no_error(billhook: Billhook) -> None:
 
 
 @once
+def test_what_a_sender_calls_an_event_cannot_colour_the_terminal(billhook: Billhook, engine: Engine) -> None:
+    store(engine, 1, type="invoice.\x1b[31mred")
+
+    assert r"invoice.\x1b[31mred" in billhook("events").out
+
+
+@once
 def test_an_unknown_status_is_refused(billhook: Billhook) -> None:
-    said = billhook("events", "--status", "lost").complaint()
+    said = billhook("events", "--status", "lost").complaint(2)
 
     assert "'lost'" in said
     assert "dead, ignored, processed, waiting" in said
@@ -190,7 +197,7 @@ def test_no_endpoints_are_no_error(billhook: Billhook) -> None:
     ],
 )
 def test_a_url_that_cannot_be_an_endpoint_is_refused(url: str, billhook: Billhook, engine: Engine) -> None:
-    said = billhook("endpoints", "add", "--", url).complaint()
+    said = billhook("endpoints", "add", "--", url).complaint(2)
 
     assert "pa55word" not in said
     assert everyone(engine) == []
@@ -199,7 +206,7 @@ def test_a_url_that_cannot_be_an_endpoint_is_refused(url: str, billhook: Billhoo
 @once
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "[::1]", "169.254.169.254", "2130706433", "0x7f.1", "0"])
 def test_a_private_address_is_refused(host: str, billhook: Billhook, engine: Engine) -> None:
-    billhook("endpoints", "add", f"http://{host}/hook").complaint()
+    billhook("endpoints", "add", f"http://{host}/hook").complaint(2)
 
     assert everyone(engine) == []
 
@@ -211,13 +218,13 @@ def test_a_private_address_is_allowed_where_the_settings_allow_it(
     monkeypatch.setenv("BILLHOOK_ALLOW_PRIVATE_ENDPOINTS", "true")
 
     assert billhook("endpoints", "add", "http://127.0.0.1:9000/hook").status == 0
-    assert "metadata" in billhook("endpoints", "add", "http://169.254.169.254/").complaint()
+    assert "metadata" in billhook("endpoints", "add", "http://169.254.169.254/").complaint(2)
 
 
 @once
 @pytest.mark.parametrize("types", ["invoice.*.paid", "*.paid", "Invoice.Paid", "invoice.paid;x", "é.*"])
 def test_a_pattern_that_is_none_is_refused(types: str, billhook: Billhook, engine: Engine) -> None:
-    said = billhook("endpoints", "add", "https://example.com/", "--types", f"customer.*,{types}").complaint()
+    said = billhook("endpoints", "add", "https://example.com/", "--types", f"customer.*,{types}").complaint(2)
 
     assert repr(types) in said
     assert everyone(engine) == []
@@ -226,7 +233,7 @@ def test_a_pattern_that_is_none_is_refused(types: str, billhook: Billhook, engin
 @once
 @pytest.mark.parametrize("types", ["", ",", " "])
 def test_an_endpoint_that_wants_nothing_is_refused(types: str, billhook: Billhook, engine: Engine) -> None:
-    billhook("endpoints", "add", "https://example.com/", "--types", types).complaint()
+    billhook("endpoints", "add", "https://example.com/", "--types", types).complaint(2)
 
     assert everyone(engine) == []
 
@@ -347,7 +354,7 @@ def test_no_schedules_are_no_error(billhook: Billhook) -> None:
 def test_a_schedule_with_a_wrong_field_is_refused_by_its_name(
     changes: list[str], field: str, billhook: Billhook, engine: Engine
 ) -> None:
-    assert field in billhook(*changed(*changes)).complaint()
+    assert field in billhook(*changed(*changes)).complaint(2)
     assert schedules.everyone(engine) == []
 
 
@@ -359,7 +366,7 @@ def test_an_option_that_is_no_date_or_number_is_refused(changes: list[str], bill
 
 @once
 def test_only_a_finalized_invoice_can_be_sent(billhook: Billhook, engine: Engine) -> None:
-    said = billhook(*changed(), "--auto-send").complaint()
+    said = billhook(*changed(), "--auto-send").complaint(2)
 
     assert said.startswith("auto_send")
     assert "auto_finalize" in said
@@ -370,4 +377,4 @@ def test_only_a_finalized_invoice_can_be_sent(billhook: Billhook, engine: Engine
 def test_a_source_without_an_api_key_makes_no_invoices(billhook: Billhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BILLHOOK_SOURCES__SHOP__API_KEY")
 
-    assert "api_key" in billhook(*changed()).complaint()
+    assert "api_key" in billhook(*changed()).complaint(2)

@@ -98,7 +98,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 def test_a_worker_starts_anew_with_each_change_and_survives_a_broken_one(stack: Stack) -> None:
     with reloading(stack) as worker:
         worker.says("loaded one")
-        worker.says("working on events with 1 handlers")
+        worker.says("working on events with 1 handler\n")
 
         worker.write("amounts.py", "WORD = (")
         worker.says("amounts.py changed: starting the worker anew")
@@ -107,7 +107,7 @@ def test_a_worker_starts_anew_with_each_change_and_survives_a_broken_one(stack: 
 
         worker.write("amounts.py", "WORD = 'two'")
         worker.says("loaded two")
-        worker.says("working on events with 1 handlers")
+        worker.says("working on events with 1 handler\n")
 
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(60) == 0
@@ -125,6 +125,34 @@ def test_a_second_signal_kills_a_worker_that_does_not_stop(stack: Stack) -> None
         assert worker.process.wait(60) != 0
 
 
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def has_ended(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"  # of which nobody has asked how it ended
+
+
+def test_a_worker_whose_parent_was_killed_stops_by_itself(stack: Stack) -> None:
+    with reloading(stack) as worker:
+        worker.says("working on events with 1 handler\n")
+        (child,) = children(worker.process.pid)
+
+        worker.process.kill()
+        worker.process.wait()
+
+        try:
+            await_(lambda: has_ended(child), "the worker ends", seconds=30)
+        finally:
+            if not has_ended(child):
+                os.killpg(child, signal.SIGKILL)
+    assert "Traceback" not in worker.log.read_text()
+
+
 def test_a_worker_that_ends_well_by_itself_is_not_started_again(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +163,7 @@ def test_a_worker_that_ends_well_by_itself_is_not_started_again(
 
 
 def test_a_queue_that_is_none_is_refused_before_anything_starts() -> None:
-    said = run("work", "--reload", "--queues", "nothing").complaint()
+    said = run("work", "--reload", "--queues", "nothing").complaint(2)
 
     assert said == "--queues: 'nothing' is none of events, deliveries, schedules"
 

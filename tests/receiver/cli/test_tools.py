@@ -213,27 +213,27 @@ def test_an_answer_that_is_not_ours_is_printed_as_text(body: bytes, billhook: Bi
 
 
 def test_an_event_type_without_a_sample_is_refused(billhook: Billhook, shop: None) -> None:
-    said = billhook("send", "invoice.eaten").complaint()
+    said = billhook("send", "invoice.eaten").complaint(2)
 
     assert "invoice.eaten" in said
     assert all(event_type in said for event_type in PROVIDERS["hisab"].events)
 
 
 def test_a_source_must_be_known(billhook: Billhook, shop: None) -> None:
-    said = billhook("send", "invoice.paid", "--source", "other").complaint()
+    said = billhook("send", "invoice.paid", "--source", "other").complaint(2)
 
-    assert said == "there is no source 'other'; configured: shop"
+    assert said == "--source: there is no source 'other'; configured: shop"
 
 
 def test_without_a_source_nothing_is_sent(billhook: Billhook) -> None:
-    assert "configured: none" in billhook("send", "invoice.paid").complaint()
+    assert "configured: none" in billhook("send", "invoice.paid").complaint(2)
 
 
 def test_of_two_sources_one_must_be_chosen(billhook: Billhook, shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILLHOOK_SOURCES__OTHER__PROVIDER", "hisab")
     monkeypatch.setenv("BILLHOOK_SOURCES__OTHER__SECRETS", NEW_SECRET)
 
-    said = billhook("send", "invoice.paid").complaint()
+    said = billhook("send", "invoice.paid").complaint(2)
 
     assert "--source" in said
     assert "other, shop" in said
