@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo      see the whole of Billhook at work on this machine (Ctrl-C ends it)"
 	@echo "make test      run every test: unit, integration on both databases, acceptance"
-	@echo "make storm     20,000 events while workers are killed every second; about half an hour"
+	@echo "make storm     20,000 events while workers are killed every second; some minutes"
 	@echo "make coverage  the same, and which lines and branches they reach"
 	@echo "make check     run the linters, the type checker and the import rules"
 	@echo "make format    format the code"
