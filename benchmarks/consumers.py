@@ -1,4 +1,4 @@
-"""The workers that are measured: Billhook's, and a bare Celery one, each with two pool processes."""
+"""The workers that are measured: Billhook's, and a bare Celery one; for events each has two pool processes."""
 
 from __future__ import annotations
 
@@ -74,16 +74,17 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """A Celery worker whose task does nothing, with one message for each event."""
+    """A Celery worker of `benchmarks.tasks`, with one message for each event or delivery."""
 
     queue: Queue
+    task: str
 
     def rate(self, count: int) -> float:
         """Tasks done in a second, of so many enqueued before."""
-        from benchmarks.tasks import QUEUE, nothing
+        from benchmarks.tasks import QUEUE, app
 
         redis, staged = self.queue.redis, f"{self.queue.key}.staged"
-        nothing.apply_async(("evt_0",), queue=f"{QUEUE}.staged")
+        app.send_task(self.task, ("evt_0",), queue=f"{QUEUE}.staged")
         sample: dict[str, Any] = json.loads(redis.lpop(staged))  # type: ignore[arg-type]
         for first in range(0, count, 1_000):
             redis.lpush(staged, *(_another(sample, number) for number in range(first, min(first + 1_000, count))))
@@ -116,14 +117,21 @@ def ours(runtime: Runtime, folder: Path, services: Services, options: str = "") 
 
 
 @contextmanager
-def bare(folder: Path, services: Services) -> Iterator[Bare]:
-    """A bare Celery worker, under a prefix of its own."""
+def bare(
+    folder: Path, services: Services, *, task: str = "bare.nothing", processes: int = PROCESSES, url: str = ""
+) -> Iterator[Bare]:
+    """A bare Celery worker, under a prefix of its own; `url` is where its task delivers to, if it does."""
     from benchmarks import tasks
 
     folder.mkdir()
     own = Services(services.database_url, services.redis_url, f"{services.prefix}bare:", services.versions)
     tasks.app.conf.update(broker_url=own.redis_url, broker_transport_options={"global_keyprefix": own.prefix})
-    environment = os.environ | {"BENCHMARK_REDIS_URL": own.redis_url, "BENCHMARK_PREFIX": own.prefix}
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.tasks", "worker", "-c", str(PROCESSES)]
+    environment = os.environ | {
+        "BENCHMARK_DATABASE_URL": own.database_url,
+        "BENCHMARK_REDIS_URL": own.redis_url,
+        "BENCHMARK_PREFIX": own.prefix,
+        "BENCHMARK_URL": url,
+    }
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.tasks", "worker", "-c", str(processes)]
     with announced("celery", [*command, "-Q", tasks.QUEUE], environment, folder, re.compile("key=bare")):
-        yield Bare(Queue(own, tasks.QUEUE))
+        yield Bare(Queue(own, tasks.QUEUE), task)

@@ -54,8 +54,7 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds of CPU it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return _cpu(self.pid)
 
     def memory(self) -> float:
         """MiB it occupies now (resident set size)."""
@@ -74,6 +73,17 @@ class Server:
                 last = time.monotonic()
                 used = now
         return last - began
+
+
+def cpu_of_family(pid: int) -> float:
+    """Seconds of CPU that a process and its children have used."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return _cpu(pid) + sum(_cpu(int(child)) for child in children)
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @contextmanager

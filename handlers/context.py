@@ -92,10 +92,12 @@ class Context:
 
         The message's id follows from event, handler and `key` (default: how many were emitted before), so
         that a repeated run sends nothing twice. Raises ValueError for a type that is not dotted lower-case
-        words, a key used twice, or data that JSON cannot hold.
+        words or begins with `billhook.`, a key used twice, or data that JSON cannot hold.
         """
         if not valid_type(type):
             raise ValueError(f"{type!r} is not an event type: dotted lower-case words, such as receipt.issued")
+        if type.startswith("billhook."):
+            raise ValueError(f"{type!r}: types that begin with billhook. are its own; choose another")
         key = str(len(self.emitted)) if key is None else f"={key}"
         if not key.isprintable():
             raise ValueError("an emit key has printable characters only")

@@ -15,7 +15,16 @@ from handlers.registry import Handler, matches
 
 INTERNAL = "billhook"
 """What stands as the provider of Billhook's own events."""
-INTERNAL_EVENTS = ("recurring.generated", "recurring.failed")
+OF_SCHEDULES = ("recurring.generated", "recurring.failed")
+"""Those that have the source of their schedule."""
+OPERATIONAL = (
+    "billhook.endpoint.warned",
+    "billhook.endpoint.disabled",
+    "billhook.endpoint.recovered",
+    "billhook.delivery.exhausted",
+)
+"""Those about Billhook itself, whose source is `INTERNAL` too."""
+INTERNAL_EVENTS = (*OF_SCHEDULES, *OPERATIONAL)
 
 _SLIPS = 2
 """Letters in which a misspelt type differs at most."""
@@ -66,6 +75,9 @@ def of_sources(handler: Handler, sources: Mapping[str, str]) -> Iterator[str]:
     """What is wrong with the source that a handler names; `sources`: the provider of each configured one."""
     if handler.source is None:
         return
+    if handler.source == INTERNAL:
+        yield f'{INTERNAL} is no source that is configured: for Billhook\'s own events write provider="{INTERNAL}"'
+        return
     provider = sources.get(handler.source)
     if provider is None:
         near = nearest(handler.source, sorted(sources))
@@ -92,9 +104,9 @@ def doubts(handler: Handler, sources: Mapping[str, str]) -> Iterator[str]:
     }
     if any(not documented(provider) for provider in heard):
         return
-    if handler.provider in (None, INTERNAL):
-        heard.add(INTERNAL)
     events = [event for provider in sorted(heard) for event in documented(provider)]
+    if handler.provider in (None, INTERNAL):
+        events += INTERNAL_EVENTS if handler.source is None else OF_SCHEDULES
     for pattern in handler.patterns:
         if not any(matches(pattern, event) for event in events):
             near = misspelt(pattern, events)

@@ -68,8 +68,8 @@ def create_app(runtime: Runtime) -> Receiver:
         gc.set_threshold(50_000, 50, 50)
         yield
         await gatherer.close()
-        clients.close()
         held.close()
+        clients.close()
 
     router = Starlette(
         routes=[

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -23,6 +25,10 @@ from workers import app, database, embedded
 from workers.app import Runtime
 from workers.models import Model
 from workers.settings import Settings, Source
+
+# How fast the machine is at this moment is no property of the code.
+hypothesis_settings.register_profile("billhook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("billhook")
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 SECRET = "whsec_test_secret_key_123456"
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 @pytest.fixture
@@ -119,7 +126,8 @@ def settings(backend: Backend, tmp_path: Path) -> Settings:
         redis_prefix=f"billhook-test-{uuid.uuid4().hex[:12]}:",
         encryption_keys="nZ2VzT0m3Sl7H5m3kq7sVQ8n3mQ0o8r1m6Xo3yq5b3E=",
         sources={"shop": Source(provider="hisab", secrets=SECRET, api_key="hisab_test_key")},
-        allow_private_endpoints=True,
+        egress_networks=LOOPBACK,
+        egress_ports=("*",),
     )
 
 

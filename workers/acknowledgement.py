@@ -21,10 +21,10 @@ def unacknowledged(engine: Engine, selection: Selection) -> int:
         return connection.execute(select(func.count(EventRow.id)).where(*_unseen(selection))).scalar_one()
 
 
-def acknowledge(engine: Engine, selection: Selection, *, actor: str, now: datetime, done: Done = nobody) -> int:
+def acknowledge(engine: Engine, selection: Selection, *, actor: str, now: datetime, done: Done[Count] = nobody) -> int:
     """Mark dead events as seen, as `actor`'s doing; how many."""
     errand = Errand(actor=actor, action="acknowledge", asked=selection.described(), now=now)
-    return carry_out(engine, errand, pages(engine, _unseen(selection)), partial(_mark, now), done).events
+    return carry_out(engine, errand, pages(engine, _unseen(selection)), partial(_mark, now), done, Count()).events
 
 
 def _unseen(selection: Selection) -> list[ColumnElement[bool]]:

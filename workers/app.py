@@ -29,7 +29,7 @@ ENOUGH_RUNG = 100
 
 TASKS = (
     "workers.dispatch",
-    "workers.delivery.deliver",
+    "workers.delivery.flight",
     "workers.schedule.generate",
     "workers.retention",
     "workers.reconcile",

@@ -88,7 +88,7 @@ Rule = tuple[str, InstrumentedAttribute[str], ColumnElement[bool]]
 
 
 def _rules(now: datetime) -> list[Rule]:
-    return [*_event_rules(), *_work_rules(), *_run_rules(), *_effect_rules(now)]
+    return [*_event_rules(), *_work_rules(), *_run_rules(), *_delivery_rules(), *_effect_rules(now)]
 
 
 def _runs(*where: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -169,24 +169,53 @@ def _run_rules() -> list[Rule]:
     ]
 
 
+def _delivery_rules() -> list[Rule]:
+    attempted = exists().where(Attempt.delivery_id == Delivery.id)
+    answered = exists().where(Attempt.delivery_id == Delivery.id, Attempt.status.between(200, 299))
+    failed_once = and_(Delivery.attempts > 0, Delivery.status != "succeeded")
+    return [
+        (
+            "a delivery succeeded without a 2xx answer",
+            Delivery.id,
+            and_(Delivery.status == "succeeded", not_(answered)),
+        ),
+        (
+            "a delivery was given up without an attempt",
+            Delivery.id,
+            and_(Delivery.status.in_(("exhausted", "refused")), not_(attempted)),
+        ),
+        (
+            "a delivery has ended more often than it was started",
+            Delivery.id,
+            Delivery.attempts > Delivery.starts,
+        ),
+        (
+            "a delivery was asked for anew after an attempt that was never made",
+            Delivery.id,
+            Delivery.prior > Delivery.attempts,
+        ),
+        # It would stand among first attempts, and may then hold them up.
+        (
+            "a delivery that failed stands in line as if it never had",
+            Delivery.id,
+            and_(failed_once, not_(Delivery.again)),
+        ),
+    ]
+
+
 def _effect_rules(now: datetime) -> list[Rule]:
     # A replay may have taken back a success whose messages were sent; how it ends then is another matter.
     succeeded = exists().where(
         HandlerRun.event_id == Message.event_id, or_(HandlerRun.status == "succeeded", HandlerRun.replays > 0)
     )
-    answered = exists().where(Attempt.delivery_id == Delivery.id, Attempt.status.between(200, 299))
+    operational = Message.type.startswith("billhook.")
     reported = exists().where(EventRow.delivery_id == Occurrence.id)
     recent = or_(Occurrence.ended_at.is_(None), Occurrence.ended_at > now - _REPORTED_FOR)
     return [
         (
             "a message has no run that succeeded behind it",
             Message.id,
-            and_(Message.event_id.is_not(None), not_(succeeded)),
-        ),
-        (
-            "a delivery succeeded without a 2xx answer",
-            Delivery.id,
-            and_(Delivery.status == "succeeded", not_(answered)),
+            and_(Message.event_id.is_not(None), not_(Message.forwarded), not_(operational), not_(succeeded)),
         ),
         (
             "an occurrence ended without an event that reports it",

@@ -39,7 +39,7 @@ from handlers.errors import BillhookError
 from workers.models import RUNNING, Model, Work
 from workers.settings import Settings, SettingsError
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The revision this code works with: the newest file in `migrations/versions`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")

@@ -20,12 +20,11 @@ from workers.leases import Clock, utcnow
 from workers.lines import line_up
 from workers.metrics import RUNG_AGAIN
 from workers.models import EventRow, HandlerRun
-from workers.planning import INTERNAL
 
 _FEW = 8
 """Events of which it is not asked how large they are, so that a quiet system starts them sooner."""
 
-__all__ = ["INTERNAL", "Dispatcher", "process", "sweep"]
+__all__ = ["Dispatcher", "process", "sweep"]
 
 
 def process(dispatcher: Dispatcher, event_ids: Sequence[str]) -> list[str]:
@@ -35,6 +34,7 @@ def process(dispatcher: Dispatcher, event_ids: Sequence[str]) -> list[str]:
     line_up(dispatcher, event_ids)
     with database.write(dispatcher.engine) as connection:
         plan = planning.plan(dispatcher, connection, event_ids)
+    batch.deliveries += plan.deliveries
     batch.run(plan.taken)
     if plan.others:
         _run_others(dispatcher, batch, plan.others)

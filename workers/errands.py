@@ -1,4 +1,4 @@
-"""Errands: what a person has done to many events, a few hundred in a transaction, with an entry in the audit log.
+"""Errands: what a person has done to many rows, a few hundred in a transaction, with an entry in the audit log.
 
 The entry is changed with each batch, in its transaction: whatever ends an errand early, the log says how far it came.
 """
@@ -6,12 +6,13 @@ The entry is changed with each batch, in its transaction: whatever ends an erran
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import ColumnElement
 
 from workers import audit_log, database
@@ -19,13 +20,22 @@ from workers.logs import log
 from workers.models import EventRow
 
 BATCH = 500
-"""Events in one transaction."""
+"""Rows in one transaction."""
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """How much is changed."""
+class Amount:
+    """How much is changed, in fields that are numbers."""
+
+    def __add__(self, other: Self) -> Self:
+        names = [field.name for field in fields(self)]
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Count(Amount):
+    """How much is changed of events and their runs."""
 
     events: int = 0
     runs: int = 0
@@ -33,20 +43,18 @@ class Count:
     new: int = 0
     """Runs of a handler on events that it had none for."""
 
-    def __add__(self, other: Count) -> Count:
-        return Count(self.events + other.events, self.runs + other.runs, self.new + other.new)
 
-
-Done = Callable[[Count], object]
+A = TypeVar("A", bound=Amount)
+Done = Callable[[A], object]
 """Is told of each batch that was committed."""
 
 
-def nobody(_count: Count) -> None:
+def nobody(_amount: Amount) -> None:
     """The `Done` of who does not want to know."""
 
 
-Change = Callable[[Connection, Sequence[str], Count], Count]
-"""Changes these events, given how much was changed before them; how much it did."""
+Change = Callable[[Connection, Sequence[str], A], A]
+"""Changes these rows, given how much was changed before them; how much it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,46 +67,49 @@ class Errand:
     now: datetime
 
 
-def pages(engine: Engine, conditions: Sequence[ColumnElement[bool]]) -> Iterator[Sequence[str]]:
-    """The ids of these events, oldest first, `BATCH` at a time; only of those that are there at the beginning."""
+def pages(
+    engine: Engine, conditions: Sequence[ColumnElement[bool]], key: InstrumentedAttribute[str] = EventRow.id
+) -> Iterator[Sequence[str]]:
+    """The ids of these rows, oldest first, `BATCH` at a time; only of those that are there at the beginning."""
     with database.read(engine) as connection:
-        last = connection.execute(select(func.max(EventRow.id))).scalar_one() or ""
+        last = connection.execute(select(func.max(key))).scalar_one() or ""
     after = ""
     while True:
-        page = select(EventRow.id).where(*conditions, EventRow.id > after, EventRow.id <= last)
+        page = select(key).where(*conditions, key > after, key <= last)
         with database.read(engine) as connection:
-            event_ids = connection.execute(page.order_by(EventRow.id).limit(BATCH)).scalars().all()
-        if not event_ids:
+            found = connection.execute(page.order_by(key).limit(BATCH)).scalars().all()
+        if not found:
             return
-        yield event_ids
-        after = event_ids[-1]
+        yield found
+        after = found[-1]
 
 
 def carry_out(
     engine: Engine,
     errand: Errand,
     batches: Iterator[Sequence[str]],
-    change: Change,
-    done: Done,
+    change: Change[A],
+    done: Done[A],
+    nothing: A,
     *,
-    limit: int | None = None,
-) -> Count:
-    """Change batch after batch, until `limit` events are; how much in all."""
-    total = Count()
+    enough: Callable[[A], bool] = lambda _total: False,
+) -> A:
+    """Change batch after batch, until it is enough; how much in all. `nothing` is the amount before the first."""
+    total = nothing
     with database.write(engine) as connection:
         detail = _detail(errand, total, finished=False)
         entry = audit_log.note(connection, errand.actor, errand.action, detail, errand.now)
-    for event_ids in batches:
+    for row_ids in batches:
 
-        def batch(connection: Connection, event_ids: Sequence[str] = event_ids, before: Count = total) -> Count:
-            count = change(connection, event_ids, before)
-            audit_log.amend(connection, entry, _detail(errand, before + count, finished=False))
-            return count
+        def batch(connection: Connection, row_ids: Sequence[str] = row_ids, before: A = total) -> A:
+            amount = change(connection, row_ids, before)
+            audit_log.amend(connection, entry, _detail(errand, before + amount, finished=False))
+            return amount
 
-        count = _insistently(engine, batch)
-        total += count
-        done(count)
-        if limit is not None and total.events >= limit:
+        amount = insistently(engine, batch)
+        total += amount
+        done(amount)
+        if enough(total):
             break
     with database.write(engine) as connection:
         audit_log.amend(connection, entry, _detail(errand, total, finished=True))
@@ -106,12 +117,15 @@ def carry_out(
     return total
 
 
-def _detail(errand: Errand, count: Count, *, finished: bool) -> dict[str, Any]:
-    return {"asked": dict(errand.asked), **asdict(count), "finished": finished}
+def _detail(errand: Errand, amount: Amount, *, finished: bool) -> dict[str, Any]:
+    return {"asked": dict(errand.asked), **asdict(amount), "finished": finished}
 
 
-def _insistently(engine: Engine, batch: Callable[[Connection], Count]) -> Count:
-    """Do a batch, again where it and another transaction got in each other's way."""
+T = TypeVar("T")
+
+
+def insistently(engine: Engine, batch: Callable[[Connection], T]) -> T:
+    """Do something in a transaction, again where it and another got in each other's way."""
     for _ in range(_TRIES - 1):
         try:
             with database.write(engine) as connection:

@@ -19,6 +19,15 @@ RUNS = Counter("billhook_runs", "Ended starts of handlers, by outcome.", ["handl
 HANDLER_SECONDS = Histogram("billhook_handler_seconds", "Seconds a handler took.", ["handler"])
 REPLAYED = Counter("billhook_replayed", "Runs that were asked for again, or for the first time on an old event.")
 ATTEMPTS = Counter("billhook_attempts", "Attempts to deliver to endpoints, by outcome.", ["outcome"])
+DELIVERED_SECONDS = Histogram(
+    "billhook_delivered_seconds",
+    "Seconds from a message's commit to its delivery.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 36_000, 360_000),
+)
+ENDPOINTS = Counter("billhook_endpoint_changes", "Endpoints warned about, disabled or recovered.", ["change"])
+REDELIVERED = Counter(
+    "billhook_redelivered", "Deliveries that somebody asked for: retried, recovered or missing ones.", ["kind"]
+)
 OCCURRENCES = Counter("billhook_occurrences", "Due dates of schedules, by what became of them.", ["outcome"])
 RECONCILED = Counter(
     "billhook_reconciled", "Changes found at a provider's API, by whether their events had come.", ["source", "outcome"]

@@ -31,6 +31,7 @@ AnyRow = Row[*tuple[Any, ...]]
 
 WAITING = "waiting"
 RUNNING = "running"
+JSON_TYPE = "application/json"
 
 
 class Utc(TypeDecorator[datetime]):
@@ -145,6 +146,7 @@ class EventRow(Model):
     """When the sweep announces it; NULL once its runs are planned and none of them ends at once."""
 
 
+_OPEN = text("status IN ('waiting', 'running')")
 _OPEN_AND_ORDERED = text("ordered AND status IN ('waiting', 'running')")
 _RUNNING_AND_ORDERED = text("ordered AND status = 'running'")
 
@@ -231,7 +233,12 @@ class Message(Model):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     event_id: Mapped[str | None] = mapped_column(ForeignKey("events.id"), index=True)
+    source: Mapped[str | None]
+    """Of the event that it came of."""
     type: Mapped[str]
+    forwarded: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """The provider's event as it was received; only endpoints that forward get it."""
+    content_type: Mapped[str] = mapped_column(Text, default=JSON_TYPE, server_default=JSON_TYPE)
     body: Mapped[bytes]
     created_at: Mapped[datetime]
 
@@ -245,23 +252,70 @@ class Endpoint(Model):
     url: Mapped[str]
     description: Mapped[str] = mapped_column(Text, default="")
     event_types: Mapped[list[Any]]
-    """Patterns such as `receipt.*`; `["*"]` is all."""
-    secret: Mapped[bytes]
-    """Encrypted."""
+    """Patterns such as `receipt.*`; `["*"]` is all but Billhook's own `billhook.*`."""
+    sources: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    """Names of the sources whose events it wants; none is all."""
+    forward: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether it also gets what providers sent, as it was received."""
+    headers: Mapped[bytes | None]
+    """Its own headers: a JSON object, encrypted."""
+    signing: Mapped[str] = mapped_column(String(8), default="v1", server_default="v1")
+    """v1 (HMAC), v1a (Ed25519) or both."""
+    schedule: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Seconds before each attempt; NULL is the usual schedule."""
+    rate: Mapped[int | None]
+    """Deliveries a second, 0 without limit; NULL is the setting."""
+    concurrency: Mapped[int | None]
+    """Deliveries at once; NULL is the setting."""
+    ca: Mapped[str | None]
+    """PEM of the authorities that vouch for it, instead of the usual ones."""
+    client_certificate: Mapped[bytes | None]
+    """PEM of a certificate and its key, encrypted."""
     status: Mapped[str] = mapped_column(String(12), default="enabled")
     disabled_reason: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Attempts that failed since the last success."""
+    failing_since: Mapped[datetime | None]
+    """When the first of them failed."""
+    warned_at: Mapped[datetime | None]
+    """When it was said that it has failed for long; NULL after a success."""
+    held_until: Mapped[datetime | None]
+    """Nothing is sent to it until then: it asked for that, or failed too often."""
     created_at: Mapped[datetime]
+
+
+class EndpointKey(Model):
+    """A secret that signs for an endpoint; after a rotation two or more do, until the older ones expire."""
+
+    __tablename__ = "endpoint_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(3))
+    """v1 or v1a."""
+    secret: Mapped[bytes]
+    """`whsec_…` or `whsk_…`, encrypted."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
 
 
 class Delivery(Work, Model):
     """One message to one endpoint. Status: waiting, running, succeeded, exhausted, refused, cancelled."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (UniqueConstraint("message_id", "endpoint_id"), _due("deliveries"))
+    __table_args__ = (
+        UniqueConstraint("message_id", "endpoint_id"),
+        # What is due at an endpoint: first attempts beside those that failed before, longest due first.
+        _partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=_OPEN),
+    )
 
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id"))
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"), index=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    again: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether it has failed before, or was asked for anew."""
+    prior: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Attempts made before it was last asked for anew; its schedule counts from there."""
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
 
@@ -333,6 +387,6 @@ class Occurrence(Work, Model):
 
 
 __all__ = [
-    "RUNNING", "WAITING", "Attempt", "AuditEntry", "Delivery", "Endpoint", "EventRow", "HandlerRun", "Message",
-    "Model", "Occurrence", "OnceKey", "Schedule", "Step", "Utc", "Work", "prose",
+    "JSON_TYPE", "RUNNING", "WAITING", "Attempt", "AuditEntry", "Delivery", "Endpoint", "EndpointKey", "EventRow",
+    "HandlerRun", "Message", "Model", "Occurrence", "OnceKey", "Schedule", "Step", "Utc", "Work", "prose",
 ]  # fmt: skip

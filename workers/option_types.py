@@ -77,6 +77,20 @@ def _url(value: SecretStr) -> SplitResult:
     return parts
 
 
+def _ports(value: tuple[str, ...]) -> tuple[str, ...]:
+    for port in value:
+        if port != "*" and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError(f"{port!r} is no port: a number from 1 to 65535, or * for any")
+    return value
+
+
+def _proxy(value: SecretStr) -> SecretStr:
+    parts = _url(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+        raise ValueError("not the URL of a proxy, such as http://proxy.internal:3128")
+    return value
+
+
 def _api(value: str) -> str:
     import httpx  # what will call it; most sources have no such URL
 
@@ -107,4 +121,6 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
 ApiUrl = Annotated[str, AfterValidator(_api)]
 Networks = Annotated[Names, AfterValidator(_networks)]
+Ports = Annotated[Names, AfterValidator(_ports)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 Zone = Annotated[str, AfterValidator(_zone)]

@@ -1,4 +1,4 @@
-"""Planning: which handlers an event gets.
+"""Planning: which handlers an event gets, and which endpoints it is forwarded to.
 
 Each wanting handler gets a run, once: the unique index of event and handler decides. A run that nothing can hold back
 is written as leased already, by the process that will start it, which saves taking it in a second statement. All
@@ -21,15 +21,14 @@ from handlers.errors import ParseError
 from handlers.event import Event, Views, from_json
 from handlers.providers import PROVIDERS
 from handlers.registry import Handler, Registry
+from handlers.vocabulary import INTERNAL
 from workers import database, ids, leases
+from workers.delivery.forwarding import forward
 from workers.dispatcher import Dispatcher, Lease, Reading, Taken
 from workers.execution import time_limit
 from workers.logs import log
 from workers.models import RUNNING, WAITING, AnyRow, EventRow, HandlerRun
 from workers.reconciled import known_by_reconciliation
-
-INTERNAL = "billhook"
-"""The provider of events that Billhook itself reports, such as a generated invoice."""
 
 _HEAD = (
     EventRow.id,
@@ -59,6 +58,8 @@ class Plan:
     taken: Sequence[Taken]
     others: Sequence[str]
     """Events that have, or may have, runs beside the taken ones."""
+    deliveries: Sequence[str]
+    """Of events that are forwarded, to be rung."""
 
 
 def read(connection: Connection, event_ids: Sequence[str], *, waiting: bool = False) -> dict[str, Reading]:
@@ -89,7 +90,10 @@ def _reads(dialect: str, waiting: bool) -> Any:
 
 
 def plan(dispatcher: Dispatcher, connection: Connection, event_ids: Sequence[str]) -> Plan:
-    """Give the events that nobody planned yet their runs; those that can start now are taken with it."""
+    """Give the events that nobody planned yet their runs; those that can start now are taken with it.
+
+    What providers sent is forwarded with that, in the same transaction.
+    """
     readings = read(connection, event_ids, waiting=True)
     fresh = [reading for reading in readings.values() if reading.row.ring_at is not None]
     late = known_by_reconciliation(connection, [reading.row for reading in fresh])
@@ -97,6 +101,8 @@ def plan(dispatcher: Dispatcher, connection: Connection, event_ids: Sequence[str
         reading.row.id: [] if reading.row.id in late else wanting(dispatcher.registry, reading) for reading in fresh
     }
     taken = _insert(dispatcher, connection, readings, wanted)
+    theirs = [one.row for one in fresh if one.row.id not in late and one.row.provider != INTERNAL]
+    deliveries = forward(connection, theirs, now=dispatcher.clock())
     whole = _ignore(connection, [event_id for event_id, handlers in wanted.items() if not handlers])
     whole |= {event_id for event_id, runs in taken.items() if len(runs) == len(wanted[event_id])}
     # What was taken ends the event in its own time. The others' runs are announced by themselves from here on.
@@ -109,6 +115,7 @@ def plan(dispatcher: Dispatcher, connection: Connection, event_ids: Sequence[str
         taken=[one for runs in taken.values() for one in runs],
         # Also those that have ended: a worker with other handlers may have ended one just as it got a run.
         others=[event_id for event_id in dict.fromkeys(event_ids) if event_id not in whole],
+        deliveries=deliveries,
     )
 
 

@@ -47,6 +47,10 @@ class Wish:
         """The statuses of the runs that are replayed."""
         return ("dead",) if self.selection.status == "dead" else _ENDED
 
+    def met_by(self, count: Count) -> bool:
+        """Whether so much is as much as is wanted."""
+        return self.limit is not None and count.events >= self.limit
+
     def described(self) -> dict[str, Any]:
         """As JSON, for the audit log."""
         given = {"handler": self.handler, "rate": self.rate, "limit": self.limit}
@@ -86,14 +90,14 @@ def handlers_with_runs(engine: Engine) -> list[str]:
         return sorted(connection.execute(select(HandlerRun.handler).distinct()).scalars())
 
 
-def replay(engine: Engine, wish: Wish, *, actor: str, now: datetime, done: Done = nobody) -> Count:
+def replay(engine: Engine, wish: Wish, *, actor: str, now: datetime, done: Done[Count] = nobody) -> Count:
     """Send what has ended back to wait, `rate` events a second from `now` on, as `actor`'s doing; how much.
 
     Events that come in meanwhile are not meant.
     """
     errand = Errand(actor=actor, action="replay", asked=wish.described(), now=now)
     batches = pages(engine, wish.selection.conditions())
-    total = carry_out(engine, errand, batches, partial(_replay, wish, now), done, limit=wish.limit)
+    total = carry_out(engine, errand, batches, partial(_replay, wish, now), done, Count(), enough=wish.met_by)
     REPLAYED.inc(total.runs + total.new)
     return total
 

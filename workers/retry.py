@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 DELIVERY_SCHEDULE = tuple(
@@ -26,12 +27,18 @@ def backoff(attempt: int, *, first: float, chance: float) -> timedelta:
     return timedelta(seconds=seconds * (1 + JITTER * chance))
 
 
-def next_delivery(attempt: int, *, chance: float, retry_after: float | None = None) -> timedelta | None:
+def next_delivery(
+    attempt: int,
+    *,
+    chance: float,
+    retry_after: float | None = None,
+    schedule: Sequence[timedelta] = DELIVERY_SCHEDULE,
+) -> timedelta | None:
     """The wait after failed attempt `attempt` (from 1) at an endpoint; None when it was the last.
 
     `retry_after` (seconds, the endpoint's wish) is a floor, itself capped at a day.
     """
-    if attempt >= len(DELIVERY_SCHEDULE):
+    if attempt >= len(schedule):
         return None
-    wait = DELIVERY_SCHEDULE[attempt].total_seconds() * (1 + JITTER * chance)
+    wait = schedule[attempt].total_seconds() * (1 + JITTER * chance)
     return timedelta(seconds=max(wait, min(retry_after or 0.0, MAX_RETRY_AFTER)))

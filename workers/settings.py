@@ -30,13 +30,28 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from handlers.errors import BillhookError
 from handlers.providers import PROVIDERS, Inbound
-from workers.option_types import Address, ApiUrl, DatabaseUrl, Names, Networks, RedisUrl, Seconds, Secrets, Zone
+from handlers.vocabulary import INTERNAL
+from workers.option_types import (
+    Address,
+    ApiUrl,
+    DatabaseUrl,
+    Names,
+    Networks,
+    Ports,
+    ProxyUrl,
+    RedisUrl,
+    Seconds,
+    Secrets,
+    Zone,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PREFIX = "BILLHOOK_"
 CONFIG = "BILLHOOK_CONFIG"
+OF_COMMANDS = frozenset({CONFIG, "BILLHOOK_LISTEN_SECRET"})
+"""Variables that are no settings: where they are, and an option of `billhook listen`."""
 _PARTS = re.compile(r'[^\s:,"{}]{8,}')
 """Of an API key that carries several credentials, each that could be one by itself."""
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -50,6 +65,8 @@ def _names(value: dict[str, Source]) -> dict[str, Source]:
     for name in value:
         if _SOURCE_NAME.fullmatch(name) is None:
             raise ValueError(f"{name!r} is no name for a source: lower-case letters, digits, - and _, at most 63")
+        if name == INTERNAL:
+            raise ValueError(f"{name!r} is the source of Billhook's own events: give this one another name")
     return value
 
 
@@ -158,8 +175,20 @@ class Settings(BaseSettings):
     )
 
     delivery_timeout: Seconds = Field(20.0, description="Seconds one attempt may take, from connect to answer.")
-    allow_private_endpoints: bool = Field(
-        False, description="Send to private and loopback addresses too: true or false."
+    deliveries_in_flight: PositiveInt = Field(200, description="Deliveries that one process has under way at once.")
+    endpoint_concurrency: PositiveInt = Field(
+        20, description="Deliveries under way to one endpoint, over all processes, where it has no limit of its own."
+    )
+    endpoint_rate: Annotated[int, Field(ge=0)] = Field(
+        100, description="Deliveries a second to one endpoint, where it has no limit of its own; 0 is none."
+    )
+    egress_networks: Networks = Field(
+        (), description="Private networks that endpoints may be in, such as 10.1.0.0/16, separated by commas."
+    )
+    egress_ports: Ports = Field(("80", "443", "8443"), description="Ports that endpoints may have; * is any.")
+    egress_proxy: ProxyUrl | None = Field(
+        None,
+        description="Proxy that deliveries go through: http://host:3128. It resolves names, and must guard itself.",
     )
 
     metrics_listen: Address | None = Field(
@@ -225,7 +254,7 @@ def toml_path() -> Path | None:
 
 def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in environ.items():
-        if not name.startswith(PREFIX) or name == CONFIG:
+        if not name.startswith(PREFIX) or name in OF_COMMANDS:
             continue
         if not name.endswith("_FILE"):
             yield name, value

@@ -109,7 +109,13 @@ def _wait(dispatcher: Dispatcher, done: Done, failed: Failed) -> timedelta | Non
 
 def _outgoing(succeeded: Sequence[Done]) -> list[Outgoing]:
     return [
-        Outgoing(_message_id(done, emit.key), done.taken.lease.event_id, emit.type, emit.data)
+        Outgoing(
+            _message_id(done, emit.key),
+            done.taken.lease.event_id,
+            emit.type,
+            emit.data,
+            source=done.taken.reading.row.source,
+        )
         for done in succeeded
         for emit in done.context.emitted
     ]

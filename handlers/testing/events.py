@@ -18,10 +18,24 @@ _SAMPLED_AT = datetime(2026, 6, 5, 14, 0, tzinfo=UTC)
 _DUE = {"schedule_id": "sch_01M802JFQ4", "occurrence_id": "occ_01M802JFQ4", "due_on": "2026-06-05"}
 _INVOICE = {"id": "inv_8f3a91", "number": "FAC-2026-0142", "status": "sent", "total": "12480.00", "currency": "MAD"}
 _INACTIVE = {"code": "CUSTOMER_INACTIVE", "message": "the customer is not active"}
+_ENDPOINT = {"endpoint_id": "ep_01M802JFQ4", "description": "ledger"}
+_FAILING = {**_ENDPOINT, "failures": 60, "failing_since": "2026-06-05T02:00:00+00:00", "reason": None}
 _OWN_SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "recurring.generated": {**_DUE, "invoice": _INVOICE},
     "recurring.failed": {**_DUE, "error": _INACTIVE, "invoice_id": None},
+    "billhook.endpoint.warned": _FAILING,
+    "billhook.endpoint.disabled": {**_FAILING, "reason": "every attempt failed for 5 days"},
+    "billhook.endpoint.recovered": _FAILING,
+    "billhook.delivery.exhausted": {
+        "delivery_id": "dlv_01M802JFQ4",
+        "message_id": "msg_01M802JFQ4",
+        "type": "receipt.issued",
+        "endpoint_id": "ep_01M802JFQ4",
+        "attempts": 10,
+    },
 }
+_ABOUT = {"recurring": "schedule", "billhook.endpoint": "endpoint", "billhook.delivery": "delivery"}
+"""The kind of object that Billhook's own events are about, by what their types begin with."""
 
 
 def event(
@@ -66,7 +80,8 @@ def _own(type: str, data: Mapping[str, Any] | None) -> Event:  # noqa: A002 - th
     if sample is None and data is None:
         raise _no_sample(INTERNAL, type, samples(INTERNAL))
     resource = {**(sample or {}), **(data or {})}
-    return _plain(type, resource, "schedule", resource.get("schedule_id"))
+    kind = _ABOUT.get(type.rpartition(".")[0], "schedule")
+    return _plain(type, resource, kind, resource.get(f"{kind}_id"))
 
 
 def _of_provider(

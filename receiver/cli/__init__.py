@@ -8,7 +8,20 @@ import traceback
 
 import typer
 
-from receiver.cli import authors, event, handlers, processes, reconcile, records, replay, sandbox, tools
+from receiver.cli import (
+    authors,
+    deliveries,
+    endpoints,
+    event,
+    handlers,
+    listen,
+    processes,
+    reconcile,
+    records,
+    replay,
+    sandbox,
+    tools,
+)
 from receiver.cli.output import INTERRUPTED, Commands, Failure, written
 
 app = typer.Typer(
@@ -19,7 +32,20 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for module in (processes, handlers, authors, records, event, replay, reconcile, tools, sandbox):
+for module in (
+    processes,
+    handlers,
+    authors,
+    records,
+    endpoints,
+    deliveries,
+    event,
+    replay,
+    reconcile,
+    tools,
+    sandbox,
+    listen,
+):
     module.add_to(app)
 
 

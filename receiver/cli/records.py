@@ -1,4 +1,4 @@
-"""Commands that read and write records: events, endpoints, schedules, audit. They speak to the database directly."""
+"""Commands that read and write records: events, schedules, audit. They speak to the database directly."""
 
 from __future__ import annotations
 
@@ -23,10 +23,6 @@ def add_to(app: typer.Typer) -> None:
     """Register these commands."""
     app.command()(events)
     app.command()(audit)
-    endpoints = typer.Typer(help="The subscribers that messages are sent to.", no_args_is_help=True)
-    endpoints.command("add")(add_endpoint)
-    endpoints.command("list")(list_endpoints)
-    app.add_typer(endpoints, name="endpoints")
     schedules = typer.Typer(help="Recurring invoices.", no_args_is_help=True)
     schedules.command("add")(add_schedule)
     schedules.command("list")(list_schedules)
@@ -85,48 +81,6 @@ def audit(as_json: Json = False) -> None:
             print(f"  {fault.rule}: {' '.join(fault.ids)}", file=sys.stderr)
     if not balance.holds:
         raise typer.Exit(1)
-
-
-def add_endpoint(
-    url: Annotated[str, typer.Argument(help="Where messages are posted to.")],
-    types: Annotated[str, typer.Option(help="Event types, separated by commas; receipt.* and * match many.")] = "*",
-    description: Annotated[str, typer.Option(help="For people.")] = "",
-    as_json: Json = False,
-) -> None:
-    """Add an endpoint and print its signing secret, this once."""
-    from workers.delivery import endpoints
-    from workers.leases import utcnow
-    from workers.vault import open_vault
-
-    configured, engine = open_database()
-    vault = open_vault(configured)
-    try:
-        endpoint_id, secret = endpoints.add(
-            engine,
-            vault,
-            url,
-            event_types=[item.strip() for item in types.split(",") if item.strip()],
-            description=description,
-            allow_private=configured.allow_private_endpoints,
-            now=utcnow(),
-        )
-    except endpoints.EndpointError as error:
-        raise WrongUse(str(error)) from None
-    if as_json:
-        print(json.dumps({"id": endpoint_id, "url": url, "secret": secret}))
-        return
-    print(f"{endpoint_id} gets {types}")
-    print(f"its secret, shown only now: {secret}")
-
-
-def list_endpoints(as_json: Json = False) -> None:
-    """List the endpoints."""
-    from workers.delivery import endpoints
-
-    _, engine = open_database()
-    columns = ("id", "url", "event_types", "status", "disabled_reason")
-    rows = [row._asdict() for row in endpoints.everyone(engine)]
-    show(rows, columns, as_json=as_json, empty="no endpoints; add one with `billhook endpoints add URL`")
 
 
 def add_schedule(

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import pwd
-import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from receiver.cli.actor import actor
+from receiver.cli.asking import DryRun, Yes, ask, progress, refuse_to_ask
 from receiver.cli.handlers import load
-from receiver.cli.output import INTERRUPTED, CommandError, WrongUse, many
+from receiver.cli.output import CommandError, WrongUse, many
 from receiver.cli.records import Json, open_database
 from receiver.cli.selection import Events, Since, Source, Type, Until, check, selection
 
@@ -31,8 +28,6 @@ if TYPE_CHECKING:
 
 _TABLES = ("attempts", "deliveries", "messages", "steps", "handler_runs", "events", "once_keys")
 """From which rows are deleted when their time has come."""
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many, and change nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -74,7 +69,7 @@ def replay(
     meant = selection(event, event_type, source, since, until, status)
     if not meant and handler is None:
         raise WrongUse("say which events: --event, --type, --source, --since, --until, --status or --handler")
-    _refuse_to_ask(dry_run or yes)
+    refuse_to_ask(dry_run or yes)
     configured, engine = open_database()
     check(engine, configured, meant)
     for error in load(configured, configured.handlers).errors:
@@ -90,10 +85,10 @@ def replay(
     elif dry_run:
         said = f"would replay {_at_most(wish)}{_told(count)}{left}"
     else:
-        _ask(f"{_at_most(wish)}{_told(count)}{left}. Replay them?", yes)
+        ask(f"{_at_most(wish)}{_told(count)}{left}. Replay them?", yes)
         now = utcnow()
-        with _progress("replaying", count.events) as done:
-            count = replays.replay(engine, wish, actor=_actor(), now=now, done=done)
+        with progress("replaying", count.events) as more:
+            count = replays.replay(engine, wish, actor=actor(), now=now, done=lambda one: more(one.events))
         last = now + timedelta(seconds=max(count.events - 1, 0) / rate)
         said = f"replayed {_told(count)}; the last is due {last:%Y-%m-%d %H:%M:%S}Z"
     _say(said, {**asdict(count), "waiting": waiting, "dry_run": dry_run}, as_json=as_json)
@@ -116,7 +111,7 @@ def acknowledge(
     meant = selection(event, event_type, source, since, until, None)
     if not meant:
         raise WrongUse("say which events: --event, --type, --source, --since or --until")
-    _refuse_to_ask(dry_run or yes)
+    refuse_to_ask(dry_run or yes)
     configured, engine = open_database()
     check(engine, configured, meant)
     events = acknowledgement.unacknowledged(engine, meant)
@@ -125,9 +120,11 @@ def acknowledge(
     elif dry_run:
         said = f"would acknowledge {many(events, 'dead event')}"
     else:
-        _ask(f"{many(events, 'dead event')}. Acknowledge them?", yes)
-        with _progress("acknowledging", events) as done:
-            events = acknowledgement.acknowledge(engine, meant, actor=_actor(), now=utcnow(), done=done)
+        ask(f"{many(events, 'dead event')}. Acknowledge them?", yes)
+        with progress("acknowledging", events) as more:
+            events = acknowledgement.acknowledge(
+                engine, meant, actor=actor(), now=utcnow(), done=lambda one: more(one.events)
+            )
         said = f"acknowledged {many(events, 'dead event')}"
     _say(said, {"events": events, "dry_run": dry_run}, as_json=as_json)
 
@@ -212,47 +209,7 @@ def _runs_of(engine: Engine, wish: Wish) -> dict[str, int]:
         return {row.handler: row.runs for row in found}
 
 
-# --- asking and telling ---------------------------------------------------------------------------
-
-
-def _refuse_to_ask(settled: bool) -> None:
-    if not settled and not sys.stdin.isatty():
-        raise WrongUse("there is no terminal to ask at: say --yes to go ahead, or --dry-run to see how many")
-
-
-def _ask(question: str, yes: bool) -> None:
-    if yes:
-        return
-    try:
-        agreed = typer.confirm(question, err=True)
-    except typer.Abort:  # Ctrl-C or Ctrl-D, which end a command with 130 like anywhere else
-        print("\nbillhook: nothing was changed", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    if not agreed:
-        raise CommandError("nothing was changed")
-
-
-def _actor() -> str:
-    """Who has this done: the user of the operating system, and on which machine."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's user need not have a name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
-
-
-@contextmanager
-def _progress(what: str, events: int) -> Iterator[Callable[[Count], None]]:
-    """A bar on a terminal, which is told of each batch."""
-    if not sys.stderr.isatty():
-        yield lambda _count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=events)
-        yield lambda count: bar.advance(task, count.events)
+# --- telling --------------------------------------------------------------------------------------
 
 
 def _at_most(wish: Wish) -> str:

@@ -26,6 +26,8 @@ from receiver.demo.witness import Witness
 from workers import database, embedded
 from workers.audit import audit
 from workers.delivery import endpoints
+from workers.delivery.egress import Egress
+from workers.delivery.endpoints import EndpointSpec, Rules
 from workers.leases import utcnow
 from workers.settings import PREFIX
 from workers.vault import open_vault
@@ -131,10 +133,11 @@ def _set(page: Page, folder: Path) -> Iterator[Stage]:
         endpoints.add(
             engine,
             open_vault(settings),
-            configuration.endpoint_url,
-            secret=configuration.endpoint_secret,
-            allow_private=settings.allow_private_endpoints,
+            EndpointSpec(url=configuration.endpoint_url),
+            Rules(Egress.of(settings), settings.sources.keys()),
+            actor="demo",
             now=utcnow(),
+            secret=configuration.endpoint_secret,
         )
         try:
             yield Stage(

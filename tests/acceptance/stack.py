@@ -151,7 +151,8 @@ class Stack:
             "BILLHOOK_LISTEN": f"127.0.0.1:{self.port}",
             "BILLHOOK_LEASE_GRACE": "1",
             "BILLHOOK_SWEEP_INTERVAL": "0.3",
-            "BILLHOOK_ALLOW_PRIVATE_ENDPOINTS": "true",
+            "BILLHOOK_EGRESS_NETWORKS": "127.0.0.0/8",
+            "BILLHOOK_EGRESS_PORTS": "*",
             "BILLHOOK_HANDLERS": str(self.folder / "*_handlers.py"),
             "PYTHONWARNINGS": "default",
             **self.environment,
@@ -200,12 +201,13 @@ def delivery(number: int, event_type: str = "invoice.paid", delivery_id: str | N
 
 
 class Sink(ThreadingHTTPServer):
-    """An endpoint that answers 204 and keeps what it got."""
+    """An endpoint that keeps what it got and answers 204, or what `status` gives."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, status: Callable[[], int] = lambda: 204) -> None:
         super().__init__(("127.0.0.1", 0), _SinkHandler)
+        self.status = status
         self.received: list[tuple[dict[str, str], bytes]] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -230,7 +232,10 @@ class _SinkHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         assert isinstance(self.server, Sink)
         self.server.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(204)
+        status = self.server.status()
+        self.send_response(status)
+        if status != 204:
+            self.send_header("content-length", "0")
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class

@@ -31,7 +31,7 @@ async def welcome(event: Event, ctx: Context) -> None:
 def test_a_delivery_is_handled_retried_and_sent_on_with_a_signature_that_verifies(stack: Stack) -> None:
     (stack.folder / "my_handlers.py").write_text(HANDLERS)
     with Sink() as sink:
-        endpoint = json.loads(stack.run("endpoints", "add", sink.url, "--types", "receipt.*", "--json").stdout)
+        endpoint = json.loads(stack.run("endpoints", "add", sink.url, "--type", "receipt.*", "--json").stdout)
         stack.start("serve", "work", "beat")
 
         for number, event_type in enumerate(("invoice.paid", "customer.created", "invoice.sent")):

@@ -125,6 +125,11 @@ def test_moments_are_written_as_iso_8601(ctx: Context) -> None:
     assert orjson.loads(ctx.emitted[0].data) == {"at": "2026-06-05T14:00:00+00:00", "on": "2026-06-05"}
 
 
+def test_no_handler_can_speak_for_billhook_itself(ctx: Context) -> None:
+    with pytest.raises(ValueError, match="begin with billhook"):
+        ctx.emit("billhook.endpoint.disabled", {})
+
+
 @pytest.mark.parametrize("data", [MappingProxyType({"a": 1}), OrderedDict(a=1)])
 def test_any_mapping_can_be_emitted(ctx: Context, data: Any) -> None:
     ctx.emit("receipt.issued", data)

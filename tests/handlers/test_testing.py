@@ -258,6 +258,9 @@ def test_billhooks_own_events_are_made_as_well() -> None:
     assert (generated.object_kind, generated.object_id) == ("schedule", "sch_9")
     assert generated.data["invoice"]["total"] == "12480.00"
     assert event("recurring.failed", provider="billhook").data["error"]["code"] == "CUSTOMER_INACTIVE"
+    disabled = event("billhook.endpoint.disabled", provider="billhook", data={"endpoint_id": "ep_9"})
+    assert (disabled.source, disabled.object_kind, disabled.object_id) == ("billhook", "endpoint", "ep_9")
+    assert event("billhook.delivery.exhausted", provider="billhook").object_kind == "delivery"
     with pytest.raises(ValueError, match=r"recurring\.generated"):
         event("recurring.generatd", provider="billhook")
 

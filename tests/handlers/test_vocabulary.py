@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from handlers import Context, Event
 from handlers.providers import PROVIDERS
 from handlers.registry import Handler, Registry
-from handlers.vocabulary import INTERNAL, complaints, documented, doubts, everything, misspelt, of_sources
-from workers import dispatch
+from handlers.vocabulary import (
+    INTERNAL,
+    OF_SCHEDULES,
+    OPERATIONAL,
+    complaints,
+    documented,
+    doubts,
+    everything,
+    misspelt,
+    of_sources,
+)
+from workers.delivery import health
 
 SHOP = {"shop": "hisab"}
 
@@ -42,6 +52,9 @@ def handler(*patterns: str, **options: Any) -> Handler:
         ("hibr.api.deprecations", "hibr.api.deprecation"),
         ("recurring.generate", "recurring.generated"),
         ("recuring.*", "recurring.*"),
+        ("billhook.endpoint.disabeld", "billhook.endpoint.disabled"),
+        ("billhook.endpoints.*", "billhook.endpoint.*"),
+        ("billhook", "billhook.*"),
         ("invoices.*", "invoice.*"),
         ("invoice.paid.*", "invoice.paid"),
         ("invoice", "invoice.*"),
@@ -78,9 +91,11 @@ def test_a_type_of_somebody_elses_is_no_slip(pattern: str) -> None:
 
 
 def test_billhooks_own_events_are_known_as_the_engine_sends_them() -> None:
-    assert dispatch.INTERNAL == INTERNAL
-    assert documented(INTERNAL) == ("recurring.generated", "recurring.failed")
-    assert list(complaints(handler("recurring.*", provider=INTERNAL))) == []
+    assert documented(INTERNAL) == (*OF_SCHEDULES, *OPERATIONAL)
+    assert OF_SCHEDULES == ("recurring.generated", "recurring.failed")
+    assert set(get_args(health.Notice)) == {one.rpartition(".")[2] for one in OPERATIONAL if ".endpoint." in one}
+    assert list(complaints(handler("recurring.*", "billhook.*", provider=INTERNAL))) == []
+    assert list(complaints(handler("billhook.endpoint.disabled"))) == []
 
 
 def test_a_provider_that_stands_for_any_sender_documents_nothing() -> None:
@@ -139,6 +154,9 @@ def test_a_source_is_one_of_those_configured() -> None:
     assert list(of_sources(handler("*", source="shop"), {})) == [
         "there is no source 'shop': none is configured, see BILLHOOK_SOURCES"
     ]
+    assert list(of_sources(handler("billhook.*", source=INTERNAL), SHOP)) == [
+        'billhook is no source that is configured: for Billhook\'s own events write provider="billhook"'
+    ]
 
 
 def test_a_source_is_of_the_provider_that_stands_beside_it() -> None:
@@ -163,6 +181,13 @@ def test_a_source_is_of_the_provider_that_stands_beside_it() -> None:
         (handler("invoice.paid", provider="hibr"), SHOP, "no source of hibr is configured, so it is never called"),
         (handler("invoice.paid", provider=INTERNAL), SHOP, "no configured source documents an event invoice.paid"),
         (handler("recurring.*", provider=INTERNAL), SHOP, None),
+        (handler("recurring.*", source="shop"), SHOP, None),
+        (handler("billhook.endpoint.disabled"), SHOP, None),
+        (
+            handler("billhook.endpoint.disabled", source="shop"),
+            SHOP,
+            "no configured source documents an event billhook",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, Handler) else str(value)[:40],
 )

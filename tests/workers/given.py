@@ -15,15 +15,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
+from cryptography.fernet import Fernet, MultiFernet
 from sqlalchemy import Engine, delete, select, update
 from sqlalchemy import event as hooks
 
 from handlers.providers import PROVIDERS
 from workers import claims, database, ids, inbox, planning
 from workers.app import Runtime
+from workers.delivery import endpoints
+from workers.delivery.egress import Egress
+from workers.delivery.endpoints import EndpointSpec, Rules
 from workers.dispatch import Dispatcher, process
 from workers.inbox import Arrival
 from workers.models import AnyRow, EventRow, HandlerRun, Model, Step
+from workers.vault import open_vault
 
 T = TypeVar("T")
 
@@ -77,6 +82,26 @@ def received(
     )
     (outcome,) = inbox.accept(engine, [arrival])
     return outcome.event_id
+
+
+class CountingVault(MultiFernet):
+    """A vault with a key of its own, which counts what it is asked to open."""
+
+    def __init__(self) -> None:
+        super().__init__([Fernet(Fernet.generate_key())])
+        self.decrypted = 0
+
+    def decrypt(self, msg: bytes | str, ttl: int | None = None) -> bytes:
+        self.decrypted += 1
+        return super().decrypt(msg, ttl)
+
+
+def endpoint(runtime: Runtime, *event_types: str, url: str = "http://127.0.0.1:9/", **fields: Any) -> str:
+    """Add an endpoint that wants these types, or all; its id."""
+    spec = EndpointSpec(url=url, event_types=event_types or ("*",), **fields)
+    rules = Rules(Egress.of(runtime.settings), spec.sources)
+    vault = open_vault(runtime.settings)
+    return endpoints.add(runtime.engine, vault, spec, rules, actor="tester", now=NOW).id
 
 
 def planned(dispatcher: Dispatcher, *event_ids: str) -> None:

@@ -93,7 +93,6 @@ def followed(engine: Engine, event_ids: list[str], *, delivery: str = "succeeded
         "id": ids.new("ep"),
         "url": "https://example.com/",
         "event_types": ["*"],
-        "secret": b"secret",
         "created_at": NOW,
     }
     steps, messages, deliveries, attempts = [], [], [], []

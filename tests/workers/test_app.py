@@ -17,7 +17,7 @@ from tests.services import free_port
 from tests.workers.given import fill_queue, rung
 from workers import app, embedded
 from workers.app import CHUNK, DELIVER, GENERATE, PROCESS, QUEUES, Runtime, ring, ringing
-from workers.delivery.deliver import _ROUNDS
+from workers.delivery.flight import courier_of
 from workers.schedule.generate import LEASE
 from workers.settings import Settings
 
@@ -137,8 +137,7 @@ def test_a_message_is_given_back_when_its_worker_dies(runtime: Runtime) -> None:
 
 
 def test_a_message_becomes_visible_again_later_than_any_lease_ends(runtime: Runtime) -> None:
-    settings = runtime.settings
-    delivery = timedelta(seconds=_ROUNDS * settings.delivery_timeout + settings.lease_grace)
+    delivery = courier_of(runtime).lease
 
     visible = timedelta(seconds=app.app.conf.broker_transport_options["visibility_timeout"])
 

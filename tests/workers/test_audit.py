@@ -16,13 +16,15 @@ from sqlalchemy import Engine, insert, select, update
 from handlers import Context, Event
 from handlers.providers.hisab.client import HisabClient
 from handlers.registry import Registry
-from tests.workers.given import NOW, Clock, change, received, rows
+from tests.workers.given import NOW, Clock, change, endpoint, received, rows
 from workers import database, leases
 from workers.app import Runtime
 from workers.audit import SHOWN, Balance, Fault, audit
 from workers.clients import Clients
-from workers.delivery import endpoints
-from workers.delivery.deliver import Courier, deliver
+from workers.delivery.deliver import Courier
+from workers.delivery.egress import Egress
+from workers.delivery.flight import deliver
+from workers.delivery.gate import Gate
 from workers.delivery.sender import Sender
 from workers.dispatch import Dispatcher, process
 from workers.models import Attempt, Delivery, EventRow, HandlerRun, Message, Model, Occurrence, OnceKey
@@ -77,7 +79,7 @@ def lived(runtime: Runtime, endpoint_url: str) -> Engine:
         raise ValueError
 
     registry.on("recurring.*", name="books")(lambda event, ctx: None)
-    endpoints.add(engine, open_vault(settings), endpoint_url, allow_private=True, now=NOW)
+    endpoint(runtime, url=endpoint_url)
     clients = OneClient(settings)
     dispatcher = Dispatcher(engine=engine, settings=settings, registry=registry, clients=clients, clock=clock)
     plan = Plan(
@@ -91,13 +93,17 @@ def lived(runtime: Runtime, endpoint_url: str) -> Engine:
     add(engine, settings, plan, now=NOW)
     first, *_rest = tick(engine, now=NOW)
     events = generate(Generator(engine=engine, settings=settings, clients=clients, clock=clock), [first])
-    for kind in ("invoice.paid", "invoice.paid", "invoice.voided", "invoice.sent", "customer.created"):
+    for kind in ("invoice.paid", "invoice.voided", "invoice.sent", "customer.created"):
         events.append(received(engine, kind))
     deliveries = process(dispatcher, events)
-    received(engine, "invoice.paid")
-    sender = Sender(user_agent="Billhook/test", private=True, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    deliver(Courier(engine=engine, vault=open_vault(settings), sender=sender, lease=LEASE, clock=clock), deliveries[:1])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    sender = Sender(user_agent="Billhook/test", egress=Egress.of(settings), tls=tls)
+    gate = Gate(runtime.redis, settings.redis_prefix, LEASE)
+    vault = open_vault(settings)
+    deliver(Courier(engine=engine, vault=vault, sender=sender, gate=gate, lease=LEASE, clock=clock), deliveries)
     sender.close()
+    process(dispatcher, [received(engine, "invoice.paid")])
+    received(engine, "invoice.paid")
     return engine
 
 
@@ -146,6 +152,7 @@ def test_the_audit_changes_nothing(lived: Engine) -> None:
 
 
 WAITING = {"status": "waiting"}
+FAILED_ONCE = {"attempts": 1, "starts": 1, "again": False}
 PLANTS: list[tuple[str, type[Model], dict[str, Any], dict[str, Any]]] = [
     ("an event has an unknown status", EventRow, {"status": "ignored"}, {"status": "lost"}),
     ("an ended event has a run that has not ended", EventRow, {"type": "invoice.sent"}, {"status": "ignored"}),
@@ -163,6 +170,11 @@ PLANTS: list[tuple[str, type[Model], dict[str, Any], dict[str, Any]]] = [
     ("an ordered run stands in no line", HandlerRun, {"handler": "bad"}, {"ordered": True, "occurred_at": None}),
     ("a message has no run that succeeded behind it", HandlerRun, {"handler": "good"}, {"status": "discarded"}),
     ("a delivery succeeded without a 2xx answer", Delivery, WAITING, {"status": "succeeded"}),
+    ("a delivery was given up without an attempt", Delivery, WAITING, {"status": "exhausted"}),
+    ("a delivery was given up without an attempt", Delivery, WAITING, {"status": "refused"}),
+    ("a delivery has ended more often than it was started", Delivery, WAITING, {"attempts": 9, "again": True}),
+    ("a delivery was asked for anew after an attempt that was never made", Delivery, WAITING, {"prior": 9}),
+    ("a delivery that failed stands in line as if it never had", Delivery, WAITING, FAILED_ONCE),
     ("an occurrence ended without an event that reports it", Occurrence, WAITING, {"status": "generated"}),
 ]
 

@@ -20,8 +20,8 @@ from sqlalchemy.exc import OperationalError
 from handlers import Context, Event, Retry
 from handlers.registry import Registry
 from tests.workers.given import (
-    NOW,
     Clock,
+    endpoint,
     only,
     process_elsewhere,
     received,
@@ -34,11 +34,9 @@ from workers import app
 from workers.app import PROCESS, Runtime
 from workers.audit import audit
 from workers.clients import Clients
-from workers.delivery import endpoints
 from workers.dispatch import Dispatcher, process
 from workers.models import AnyRow, Delivery, EventRow, HandlerRun, Message
 from workers.settings import Settings
-from workers.vault import open_vault
 
 on_postgresql = pytest.mark.parametrize("backend", ["servers"], indirect=True)
 
@@ -155,7 +153,7 @@ def test_behind_a_slow_handler_results_are_written_and_the_rest_is_handed_back_a
 def test_what_was_emitted_is_rung_for_whoever_wrote_it(
     runtime: Runtime, dispatcher: Dispatcher, registry: Registry
 ) -> None:
-    endpoints.add(runtime.engine, open_vault(runtime.settings), "http://127.0.0.1:9/", allow_private=True, now=NOW)
+    endpoint(runtime)
 
     @registry.on("*", name="receipts")
     def _(event: Event, ctx: Context) -> None:

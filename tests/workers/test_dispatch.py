@@ -20,15 +20,15 @@ from structlog.testing import capture_logs
 from handlers import Context, Discard, Event, Retry
 from handlers.errors import ProviderUnavailable
 from handlers.registry import REGISTRY, Registry
+from handlers.vocabulary import INTERNAL
 from tests.conftest import SECRET
+from tests.workers import given
 from tests.workers.given import NOW, Clock, change, fill_queue, only, received, rows, rung
 from workers import claims, database, dispatch, ids, inbox, leases, planning
 from workers.app import DELIVER, PROCESS, Runtime
 from workers.clients import Clients
-from workers.delivery import endpoints
 from workers.dispatch import Dispatcher, process
 from workers.models import Delivery, EventRow, HandlerRun, Message
-from workers.vault import open_vault
 
 DAY = 24 * 3600.0
 
@@ -59,10 +59,7 @@ def dispatcher(runtime: Runtime, registry: Registry, clock: Clock) -> Dispatcher
 @pytest.fixture
 def endpoint(runtime: Runtime) -> str:
     """An endpoint that wants everything."""
-    endpoint_id, _ = endpoints.add(
-        runtime.engine, open_vault(runtime.settings), "http://127.0.0.1:9/", allow_private=True, now=NOW
-    )
-    return endpoint_id
+    return given.endpoint(runtime)
 
 
 def by_handler(engine: Engine) -> dict[str, Any]:
@@ -840,7 +837,7 @@ def test_an_event_that_billhook_reports_reaches_its_handler(
         object_kind="schedule",
         object_id="sch_1",
         source="shop",
-        provider=dispatch.INTERNAL,
+        provider=INTERNAL,
         received_at=NOW,
     )
     inbox.accept(engine, [inbox.internal(event, "occ_1")])

@@ -691,7 +691,7 @@ def test_who_is_undone_again_and_again_says_so(engine: Engine) -> None:
 
     errand = errands.Errand(actor="a", action="replay", asked={}, now=NOW)
     with pytest.raises(OperationalError):
-        errands.carry_out(engine, errand, iter([["evt_1"]]), change_nothing, errands.nobody)
+        errands.carry_out(engine, errand, iter([["evt_1"]]), change_nothing, errands.nobody, Count())
 
     assert tries == [1] * 5
 
@@ -706,7 +706,7 @@ def test_what_is_simply_wrong_is_not_tried_again(engine: Engine) -> None:
 
     errand = errands.Errand(actor="a", action="replay", asked={}, now=NOW)
     with pytest.raises(DBAPIError):
-        errands.carry_out(engine, errand, iter([["evt_1"]]), change_nothing, errands.nobody)
+        errands.carry_out(engine, errand, iter([["evt_1"]]), change_nothing, errands.nobody, Count())
 
     assert tries == [1]
     assert only(engine, AuditEntry).detail["finished"] is False

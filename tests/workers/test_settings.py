@@ -49,17 +49,17 @@ def test_with_nothing_set_everything_has_a_default() -> None:
     assert loaded.redis_url is None
     assert loaded.listen == "127.0.0.1:8000"
     assert loaded.sources == {}
-    assert not loaded.allow_private_endpoints
+    assert (loaded.egress_networks, loaded.egress_ports) == ((), ("80", "443", "8443"))
     assert loaded.sqlalchemy_url == f"sqlite:///{Path.cwd()}/.billhook/billhook.db"
 
 
 def test_an_option_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, LISTEN="[::1]:9000", MAX_BODY_BYTES="1000", READ_TIMEOUT="2.5", ALLOW_PRIVATE_ENDPOINTS="true")
+    given(monkeypatch, LISTEN="[::1]:9000", MAX_BODY_BYTES="1000", READ_TIMEOUT="2.5", EGRESS_NETWORKS="127.0.0.0/8")
 
     loaded = settings.load()
 
     assert (loaded.listen, loaded.max_body_bytes, loaded.read_timeout) == ("[::1]:9000", 1000, 2.5)
-    assert loaded.allow_private_endpoints
+    assert loaded.egress_networks == ("127.0.0.0/8",)
 
 
 def test_an_option_comes_from_a_file_that_the_environment_names(
@@ -334,7 +334,12 @@ WRONG = [
     ("READ_TIMEOUT", "inf"),
     ("LEASE_GRACE", "inf"),
     ("SWEEP_INTERVAL", "1e999"),
-    ("ALLOW_PRIVATE_ENDPOINTS", "perhaps"),
+    ("EGRESS_NETWORKS", "localhost"),
+    ("EGRESS_PORTS", "https"),
+    ("EGRESS_PORTS", "0"),
+    ("EGRESS_PORTS", "65536"),
+    ("EGRESS_PROXY", f"socks5://u:{PASSWORD}@proxy:1080"),
+    ("EGRESS_PROXY", f"http://u:{PASSWORD}@proxy:3128/path"),
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),
     ("HANDLERS", '["a"'),
@@ -381,6 +386,14 @@ def test_a_source_complains_by_the_variable_of_its_field(monkeypatch: pytest.Mon
     given(monkeypatch, SOURCES__SHOP__PROVIDER="hisab")
 
     assert complaint().startswith("BILLHOOK_SOURCES__SHOP__SECRETS: ")
+
+
+def test_a_source_cannot_pass_for_billhook_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, SOURCES=f'{{"billhook": {{"provider": "hisab", "secrets": ["{SECRET}"]}}}}')
+
+    said = complaint()
+
+    assert said.startswith("BILLHOOK_SOURCES: 'billhook' is the source of Billhook's own events: give this one another")
 
 
 @pytest.mark.parametrize("name", ["1", "2024"])
@@ -518,7 +531,7 @@ def test_sources_say_all_the_places_they_came_from(monkeypatch: pytest.MonkeyPat
         ("DATABASE_URL", "postgresql://u:pa55word@h/d", "********"),
         ("ENCRYPTION_KEYS", "one,two", "********, ********"),
         ("HANDLERS", "shop, more.py", "shop, more.py"),
-        ("ALLOW_PRIVATE_ENDPOINTS", "1", "true"),
+        ("EGRESS_PORTS", "443,9000", "443, 9000"),
         ("READ_TIMEOUT", "3", "3.0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Delivering: claim → prepare → sign → send → classify → record, many at once.
+"""Delivering, phase by phase: prepare → sign → send → classify → record.
 
 If the process dies before `record` commits, the lease runs out and the attempt is made again under the same
 `webhook-id`: a subscriber may see a message twice, never not at all.
@@ -11,27 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.metadata import version
+from typing import Any
 
 from cryptography.fernet import MultiFernet
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, bindparam, select, update
 
-from handlers.signing import STANDARD, hmac_key, sign
+from handlers.vocabulary import INTERNAL
 from workers import database, ids, leases, retry
-from workers.app import CHUNK, DELIVER, Runtime, app, ring, ringing, runtime
-from workers.delivery import endpoints
-from workers.delivery.sender import IN_FLIGHT, Answer, Request, Sender
+from workers.delivery import health, keys, notices
+from workers.delivery.gate import Gate
+from workers.delivery.messages import OWN
+from workers.delivery.notices import Notice, Told
+from workers.delivery.sender import Answer, Request, Sender
+from workers.delivery.targets import Defaults, Target, health_of
 from workers.leases import Clock, utcnow
 from workers.logs import log
-from workers.metrics import ATTEMPTS, RUNG_AGAIN
-from workers.models import AnyRow, Attempt, Delivery, Endpoint, Message
-from workers.vault import VaultError, decrypt, open_vault
-
-_ROUNDS = -(-CHUNK // IN_FLIGHT)
-"""How often in a row one batch may have to wait for the slowest of its exchanges."""
-
-
-UNREADABLE_WAIT = timedelta(minutes=1)
+from workers.metrics import ATTEMPTS, DELIVERED_SECONDS, ENDPOINTS
+from workers.models import WAITING, AnyRow, Attempt, Delivery, Endpoint, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +37,12 @@ class Courier:
     engine: Engine
     vault: MultiFernet
     sender: Sender
+    gate: Gate
     lease: timedelta
-    """Longer than any exchange can take."""
+    """Longer than an exchange can take."""
+    defaults: Defaults = field(default_factory=Defaults)
+    in_flight: int = 200
+    """Deliveries that are under way at once."""
     clock: Clock = utcnow
     chance: Callable[[], float] = field(default=random.random)
 
@@ -52,11 +52,10 @@ class Prepared:
     """A leased delivery with what it sends and where to."""
 
     row: AnyRow
-    message_id: str
-    body: bytes = field(repr=False)
-    endpoint_id: str
-    url: str = field(repr=False)
-    secret: str = field(repr=False)
+    """Of the table of deliveries."""
+    target: Target
+    message: AnyRow = field(repr=False)
+    """Its type, source, content type and body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,144 +64,183 @@ class Verdict:
 
     status: str
     wait: timedelta | None = None
-    disable: str | None = None
-    """Why the endpoint gets nothing more."""
 
 
-def deliver(courier: Courier, delivery_ids: Sequence[str]) -> int:
-    """Make one attempt for each of these deliveries that is due and free; how many were made."""
-    prepared = _claim(courier, delivery_ids)
-    if not prepared:
-        return 0
-    started = courier.clock()
-    answers = courier.sender.send([_request(one, int(started.timestamp())) for one in prepared])
-    with database.write(courier.engine) as connection:
-        # In one order for all, so that two batches that disable the same endpoints do not wait in a circle.
-        for one, answer in sorted(zip(prepared, answers, strict=True), key=lambda pair: pair[0].endpoint_id):
-            _record(courier, connection, one, answer)
-    return len(prepared)
+def prepare(
+    courier: Courier, connection: Connection, delivery_ids: Sequence[str], targets: dict[str, Target]
+) -> list[Prepared]:
+    """Lease those of these deliveries that are still due and free, and read what they send."""
+    rows = leases.claim(connection, Delivery, delivery_ids, now=courier.clock(), lease=courier.lease)
+    if not rows:
+        return []
+    wanted = {"ids": sorted({row.message_id for row in rows})}
+    messages = {row.id: row for row in connection.execute(_sent(connection.dialect.name), wanted)}
+    return [Prepared(row, targets[row.endpoint_id], messages[row.message_id]) for row in rows]
 
 
-def _claim(courier: Courier, delivery_ids: Sequence[str]) -> list[Prepared]:
-    with database.write(courier.engine) as connection:
-        rows = leases.claim(connection, Delivery, delivery_ids, now=courier.clock(), lease=courier.lease)
-        found = _look_up(connection, rows)
-        prepared = []
-        for row in rows:
-            detail = found[row.id]
-            if detail.status != "enabled":
-                leases.finish(connection, Delivery, row, status="cancelled", ended_at=courier.clock())
-                continue
-            try:
-                secret = decrypt(courier.vault, detail.secret)
-            except VaultError as error:
-                # A matter of the settings, not of the endpoint: no attempt is spent, and the others go out.
-                log.error(str(error), action="secret_unreadable", endpoint_id=row.endpoint_id, delivery_id=row.id)
-                leases.wait(connection, Delivery, row, until=courier.clock() + UNREADABLE_WAIT)
-                continue
-            prepared.append(Prepared(row, row.message_id, detail.body, row.endpoint_id, detail.url, secret))
-        return prepared
+@cache
+def _sent(dialect: str) -> Any:
+    """What of messages is sent. Written once, because it takes longer to write than to run."""
+    parts = (Message.id, Message.type, Message.source, Message.content_type, Message.body)
+    return select(*parts).where(database.among(dialect, Message.id, bindparam("ids")))
 
 
-def _look_up(connection: Connection, rows: Sequence[AnyRow]) -> dict[str, AnyRow]:
-    statement = (
-        select(Delivery.id, Message.body, Endpoint.url, Endpoint.secret, Endpoint.status)
-        .join(Message, Message.id == Delivery.message_id)
-        .join(Endpoint, Endpoint.id == Delivery.endpoint_id)
-        .where(Delivery.id.in_([row.id for row in rows]))
+def request(one: Prepared, timestamp: int) -> Request:
+    """The signed request; id stable, timestamp (Unix seconds) fresh (Standard Webhooks, "Webhook Headers")."""
+    target, message = one.target, one.message
+    signed = keys.signed(target.keys, message.id, timestamp, message.body)
+    return Request(
+        url=target.url,
+        headers=(("content-type", message.content_type), *target.headers, *signed.items()),
+        body=message.body,
+        ca=target.ca,
+        certificate=target.certificate,
     )
-    return {row.id: row for row in connection.execute(statement)}
 
 
-def _request(one: Prepared, timestamp: int) -> Request:
-    """The signed request; id stable, timestamp fresh (Standard Webhooks, "Webhook Headers")."""
-    key = hmac_key(STANDARD, one.secret)
-    signed = sign(STANDARD, key, delivery_id=one.message_id, timestamp=timestamp, body=one.body)
-    return Request(url=one.url, headers=(("content-type", "application/json"), *signed.items()), body=one.body)
-
-
-def classify(answer: Answer, attempt: int, *, chance: float) -> Verdict:
-    """What an answer to attempt `attempt` (from 1) means: 2xx succeeded, 410 ends the endpoint, else try again."""
-    if answer.status is not None and 200 <= answer.status < 300:
+def classify(answer: Answer, attempt: int, *, schedule: Sequence[timedelta], chance: float) -> Verdict:
+    """What an answer to attempt `attempt` (from 1) means: 2xx succeeded; 410 and our own rules end it; else again."""
+    if answer.ok:
         return Verdict("succeeded")
     if answer.status == 410:
-        return Verdict("exhausted", disable="it answered 410 Gone")
+        return Verdict("exhausted")
     if answer.refused:
-        return Verdict("refused", disable=answer.detail)
-    wait = retry.next_delivery(attempt, chance=chance, retry_after=answer.retry_after)
-    return Verdict("exhausted") if wait is None else Verdict("waiting", wait)
+        return Verdict("refused")
+    wait = retry.next_delivery(attempt, chance=chance, retry_after=answer.retry_after, schedule=schedule)
+    return Verdict("exhausted") if wait is None else Verdict(WAITING, wait)
 
 
-def _record(courier: Courier, connection: Connection, one: Prepared, answer: Answer) -> None:
-    number = one.row.attempts + 1
-    verdict = classify(answer, number, chance=courier.chance())
+_OURS = {"interrupted": timedelta(0), "proxy": timedelta(seconds=30)}
+"""What is no fault of the endpoint and no attempt at it, and the wait before it is tried again."""
+
+Ended = tuple[Prepared, Answer]
+
+
+def record(courier: Courier, ended: Sequence[Ended]) -> Told:
+    """Write these attempts down, and what they mean for their deliveries and endpoints; what is to be rung for."""
     now = courier.clock()
-    if verdict.wait is not None:
-        held = leases.wait(connection, Delivery, one.row, until=now + verdict.wait, attempts=number)
-    else:
-        held = leases.finish(connection, Delivery, one.row, status=verdict.status, attempts=number, ended_at=now)
-    if not held:
-        log.warning("the lease was lost; another process delivers this", action="lease_lost", delivery_id=one.row.id)
-        return
-    if verdict.disable:
-        endpoints.disable(connection, one.endpoint_id, verdict.disable)
-    attempt = {
+    rows = [_row(courier, one, answer, now) for one, answer in ended]
+    with database.write(courier.engine) as connection:
+        held = database.update_held(connection, Delivery, rows)
+        mine = [(pair, row) for pair, row in zip(ended, rows, strict=True) if row["id"] in held]
+        made = [(pair, row) for pair, row in mine if pair[1].error not in _OURS]
+        if made:
+            database.insert_new(connection, Attempt, [_attempt(*pair) for pair, _ in made])
+        told = [
+            *_heal(courier, connection, [pair for pair, _ in made], now),
+            *(_exhausted(pair[0], row) for pair, row in made if row["status"] == "exhausted" and _tellable(pair[0])),
+        ]
+        rung = notices.tell(connection, told, now=now)
+    for pair, row in zip(ended, rows, strict=True):
+        _report(*pair, row["status"] if row["id"] in held else "lost", now)
+    return rung
+
+
+def _row(courier: Courier, one: Prepared, answer: Answer, now: datetime) -> dict[str, Any]:
+    """What a delivery becomes; `id` and `fence` say under which lease."""
+    row, number = one.row, one.row.attempts + 1
+    waits = {"id": row.id, "fence": row.fence, "status": WAITING, "attempts": number, "again": True}
+    if answer.error in _OURS:
+        unspent = {"attempts": row.attempts, "again": row.again}
+        due = now + _OURS[answer.error]
+        return waits | unspent | {"next_attempt_at": due, "ring_at": due, "ended_at": None}
+    verdict = classify(answer, number - row.prior, schedule=one.target.schedule, chance=courier.chance())
+    if verdict.wait is None:
+        return waits | {"status": verdict.status, "next_attempt_at": now, "ring_at": None, "ended_at": now}
+    return waits | {"next_attempt_at": now + verdict.wait, "ring_at": now + verdict.wait, "ended_at": None}
+
+
+def _attempt(one: Prepared, answer: Answer) -> dict[str, Any]:
+    return {
         "id": ids.new("att"),
         "delivery_id": one.row.id,
-        "number": number,
+        "number": one.row.attempts + 1,
         "started_at": datetime.fromtimestamp(answer.started, UTC),
         "duration_ms": answer.duration_ms,
         "status": answer.status,
         "error": answer.error,
         "response": answer.body,
     }
-    connection.execute(database.insert(connection, Attempt), [attempt])
-    ATTEMPTS.labels(verdict.status).inc()
+
+
+def _heal(courier: Courier, connection: Connection, made: Sequence[Ended], now: datetime) -> list[Notice]:
+    """Write what these answers say of the health of their endpoints; what is to be told of it."""
+    answers: dict[str, list[Answer]] = {}
+    for one, answer in made:
+        answers.setdefault(one.target.id, []).append(answer)
+    sound = {one.target.id for one, _ in made if one.target.health.sound}
+    changed = sorted(key for key, given in answers.items() if key not in sound or not all(one.ok for one in given))
+    if not changed:
+        return []
+    # In one order for all, so that two batches do not wait for each other in a circle.
+    mine = database.among(connection.dialect.name, Endpoint.id, changed)
+    locked = select(*Endpoint.__table__.columns).where(mine).order_by(Endpoint.id).with_for_update(key_share=True)
+    told = []
+    for row in connection.execute(locked):
+        before = health_of(row)
+        then, changes = health.after(before, answers[row.id], now=now, chance=courier.chance())
+        if then != before:
+            connection.execute(update(Endpoint).where(Endpoint.id == row.id).values(**_columns(then)))
+        told += [_of_endpoint(row, then, change) for change in changes]
+        for change in changes:
+            ENDPOINTS.labels(change).inc()
+    return told
+
+
+def _columns(then: health.Health) -> dict[str, Any]:
+    return {
+        "status": "enabled" if then.enabled else "disabled",
+        "disabled_reason": then.disabled_reason,
+        "failures": then.failures,
+        "failing_since": then.failing_since,
+        "warned_at": then.warned_at,
+        "held_until": then.held_until,
+    }
+
+
+def _of_endpoint(row: AnyRow, then: health.Health, change: str) -> Notice:
+    log.warning("an endpoint changed", action=f"endpoint_{change}", endpoint_id=row.id, reason=then.disabled_reason)
+    data = {
+        "endpoint_id": row.id,
+        "description": row.description,
+        "failures": max(then.failures, row.failures),
+        "failing_since": then.failing_since or row.failing_since,
+        "reason": then.disabled_reason,
+    }
+    return Notice(f"{OWN}endpoint.{change}", row.id, data)
+
+
+def _tellable(one: Prepared) -> bool:
+    """Whether what became of a delivery may be told: not of what was told, nor of what came of that."""
+    return one.message.source != INTERNAL and not one.message.type.startswith(OWN)
+
+
+def _exhausted(one: Prepared, row: dict[str, Any]) -> Notice:
+    data = {
+        "delivery_id": one.row.id,
+        "message_id": one.message.id,
+        "type": one.message.type,
+        "endpoint_id": one.target.id,
+        "attempts": row["attempts"],
+    }
+    return Notice(f"{OWN}delivery.exhausted", one.target.id, data, one.row.id)
+
+
+def _report(one: Prepared, answer: Answer, outcome: str, now: datetime) -> None:
+    if outcome == "lost":
+        log.warning("the lease was lost; another process delivers this", action="lease_lost", delivery_id=one.row.id)
+        return
+    ATTEMPTS.labels(outcome).inc()
+    if outcome == "succeeded":
+        DELIVERED_SECONDS.observe((now - one.row.created_at).total_seconds())
     log.info(
         "attempted a delivery",
         action="delivery_attempted",
         delivery_id=one.row.id,
-        message_id=one.message_id,
-        endpoint_id=one.endpoint_id,
-        attempt=number,
+        message_id=one.message.id,
+        endpoint_id=one.target.id,
+        attempt=one.row.attempts + 1,
         status=answer.status,
         error=answer.error,
-        outcome=verdict.status,
+        outcome=outcome,
     )
-
-
-def sweep(process: Runtime, now: Clock = utcnow) -> int:
-    """Ring for deliveries that are due and that nobody took; how many."""
-    if ringing(process.redis, process.settings, "deliveries"):
-        return 0
-    with database.write(process.engine) as connection:
-        found = leases.due(connection, Delivery, Delivery.id, now=now())
-    ring(DELIVER, found)
-    RUNG_AGAIN.labels("deliveries").inc(len(found))
-    return len(found)
-
-
-@cache
-def _courier() -> Courier:
-    settings = runtime().settings
-    sender = Sender(
-        user_agent=f"Billhook/{version('billhook')}",
-        private=settings.allow_private_endpoints,
-        deadline=settings.delivery_timeout,
-    )
-    return Courier(
-        engine=runtime().engine,
-        vault=open_vault(settings),
-        sender=sender,
-        lease=timedelta(seconds=_ROUNDS * settings.delivery_timeout + settings.lease_grace),
-    )
-
-
-@app.task(name=DELIVER)
-def deliver_task(delivery_ids: list[str]) -> None:
-    deliver(_courier(), delivery_ids)
-
-
-@app.task(name="billhook.deliveries.sweep")
-def sweep_task() -> None:
-    sweep(runtime())

@@ -1,5 +1,5 @@
-"""Where deliveries may go: our own deny list of addresses, the rules of an endpoint's URL, and a resolver and a socket
-that obey them.
+"""Where deliveries may go: our own deny list of addresses, the ports, the rules of an endpoint's URL, and a resolver
+and a socket that obey them.
 
 An address is checked after it was resolved and again when the socket for it is made, because between a name (or an
 odd spelling of an address) and a connection stand three URL parsers and a DNS server that may answer differently
@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -21,8 +22,11 @@ from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from handlers.errors import BillhookError
+from workers.settings import Settings
 
 MAX_URL = 2048
+PORTS = frozenset({80, 443, 8443})
+"""Where endpoints listen unless the operator says otherwise; a webhook is no way to speak to a database."""
 LOOKUPS = 50
 """Names looked up at once; a slow name holds one of these threads, also after its exchange has given up."""
 
@@ -54,12 +58,13 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("reserved", ("2001::/23",)),  # protocol assignments; Teredo, which hides an IPv4 address, is one of them
 )
 _DENIED = tuple((kind, ip_network(block)) for kind, blocks in _KINDS for block in blocks)
-_WHEN_PRIVATE = frozenset({"private", "loopback"})
+_LISTABLE = frozenset({"private", "loopback"})
 
 _UNICAST = IPv6Network("2000::/3")  # all that is ever given out; NAT64's local prefix, 100::/64, 5f00::/16 lie outside
 _LAST_32_BITS = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))  # IPv4-mapped (RFC 4291), NAT64 (RFC 6052)
 _6TO4 = IPv6Network("2002::/16")
 
+_USUAL_PORT = {"http": 80, "https": 443}
 _URL = re.compile(r"([^:/?#]*)://([^/?#]*)([/?].*)?")
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 _NUMBER = re.compile(
@@ -75,19 +80,48 @@ class Refused(BillhookError):
         self.reason = reason
 
 
-def check_address(address: str | IPv4Address | IPv6Address, *, private: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """What the operator allows: private networks by name, ports, and the proxy that all goes through."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Private and loopback addresses within these are allowed; metadata, link-local and reserved ones never are."""
+    ports: frozenset[int] | None = PORTS
+    """None is any."""
+    proxy: str | None = field(default=None, repr=False)
+    """URL, with user and password where it wants them. Names are then resolved, and must be checked, by the proxy."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Egress:
+        """As the settings say."""
+        return cls(
+            networks=tuple(ip_network(network, strict=False) for network in settings.egress_networks),
+            ports=None if "*" in settings.egress_ports else frozenset(int(port) for port in settings.egress_ports),
+            proxy=settings.egress_proxy.get_secret_value() if settings.egress_proxy else None,
+        )
+
+
+def check_address(address: str | IPv4Address | IPv6Address, egress: Egress) -> None:
     """Raise Refused unless a delivery may connect to `address`.
 
-    `private` also allows private and loopback addresses, never metadata, link-local, multicast or reserved ones.
     The message does not repeat the address: a name's owner need not learn what it resolves to in here.
     """
-    kind = _kind(_parse(address))
-    if kind is not None and not (private and kind in _WHEN_PRIVATE):
-        raise Refused(kind, f"deliveries to {kind.replace('_', '-')} addresses are refused")
+    parsed = _parse(address)
+    kind = _kind(parsed)
+    if kind is None:
+        return
+    message = f"deliveries to {kind.replace('_', '-')} addresses are refused"
+    if kind in _LISTABLE:
+        reached = _embedded(parsed) or parsed
+        if any(_within(reached, network) for network in egress.networks):
+            return
+        message += " unless BILLHOOK_EGRESS_NETWORKS names their network"
+    raise Refused(kind, message)
 
 
-def check_url(url: str, *, private: bool) -> None:
-    """Raise Refused unless `url` can be an endpoint's: http or https, a host, and nothing that two parsers read apart.
+def check_url(url: str, egress: Egress) -> None:
+    """Raise Refused unless `url` can be an endpoint's: http or https, a host, an allowed port, and nothing that two
+    parsers read apart.
 
     A host that is an address is checked at once; a name is checked each time it is resolved.
     """
@@ -98,30 +132,29 @@ def check_url(url: str, *, private: bool) -> None:
     if "#" in url:
         raise Refused("fragment", "the URL has a fragment (#), which is never sent")
     match = _URL.fullmatch(url)
-    if match is None or match[1].lower() not in ("http", "https"):
+    if match is None or match[1].lower() not in _USUAL_PORT:
         raise Refused("scheme", "the URL must begin with http:// or https://")
     if "@" in match[2]:
         raise Refused("userinfo", "the URL must not contain a user name or password")
     if "%" in match[2]:
         raise Refused("host", "the URL's host must not contain a percent sign")
-    _check_host(_parsed(url, match[2]), private=private)
+    parsed = _parsed(url, match[2])
+    _check_host(parsed, egress)
+    _check_port(parsed.port or _USUAL_PORT[parsed.scheme], egress)
 
 
-def checked_socket(target: AddrInfoType, *, private: bool) -> socket.socket:
-    """A socket for exactly this address, or Refused: the gate that every connection passes, however it was spelt."""
+def checked_socket(target: AddrInfoType, egress: Egress) -> socket.socket:
+    """A socket for exactly this address and port, or Refused: the gate of every connection, however it was spelt."""
     family, kind, protocol, _, address = target
-    check_address(str(address[0]), private=private)
+    check_address(str(address[0]), egress)
+    _check_port(int(address[1]), egress)
     return socket.socket(family, kind, protocol)
 
 
-class CheckedResolver(AbstractResolver):
-    """Resolves a name to addresses that may all be connected to; one bad address refuses the name.
+class Resolver(AbstractResolver):
+    """Asks the system, or `lookup`. aiohttp does not ask a resolver about hosts that are addresses already."""
 
-    aiohttp does not ask a resolver about hosts that are addresses already.
-    """
-
-    def __init__(self, *, private: bool, lookup: Lookup | None = None) -> None:
-        self._private = private
+    def __init__(self, lookup: Lookup | None = None) -> None:
         self._lookup = lookup or self._getaddrinfo
         # Threads of our own: the loop's few would let some slow names delay all others, and end only when they answer.
         self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="billhook-dns")
@@ -129,12 +162,10 @@ class CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of `host`. Raises Refused, or OSError when there are none."""
+        """The addresses of `host`. Raises OSError when there are none."""
         addresses = await self._lookup(host, port, family)
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        for address in addresses:
-            check_address(address, private=self._private)
         return [_result(host, address, port) for address in addresses]
 
     async def close(self) -> None:
@@ -147,6 +178,23 @@ class CheckedResolver(AbstractResolver):
         )
         found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class CheckedResolver(Resolver):
+    """Resolves a name to addresses that may all be connected to; one bad address refuses the name."""
+
+    def __init__(self, egress: Egress, lookup: Lookup | None = None) -> None:
+        super().__init__(lookup)
+        self._egress = egress
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses of `host`. Raises Refused, or OSError when there are none."""
+        results = await super().resolve(host, port, family)
+        for result in results:
+            check_address(result["host"], self._egress)
+        return results
 
 
 def _parse(address: str | IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -195,7 +243,7 @@ def _parsed(url: str, authority: str) -> httpx.URL:
     return parsed
 
 
-def _check_host(url: httpx.URL, *, private: bool) -> None:
+def _check_host(url: httpx.URL, egress: Egress) -> None:
     host = url.raw_host.decode("ascii")
     try:
         literal = ip_address(host)
@@ -205,7 +253,13 @@ def _check_host(url: httpx.URL, *, private: bool) -> None:
         if _NUMBER.fullmatch(host):
             raise Refused("host", "the URL's host is a number: write an address as four decimal numbers") from None
     else:
-        check_address(literal, private=private)
+        check_address(literal, egress)
+
+
+def _check_port(port: int, egress: Egress) -> None:
+    if egress.ports is not None and port not in egress.ports:
+        allowed = ", ".join(map(str, sorted(egress.ports))) or "none"
+        raise Refused("port", f"deliveries to port {port} are refused: BILLHOOK_EGRESS_PORTS allows {allowed}")
 
 
 def _result(host: str, address: str, port: int) -> ResolveResult:

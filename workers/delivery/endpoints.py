@@ -1,99 +1,204 @@
-"""Endpoints: the subscribers' URLs, what they want, and the secret that signs for them."""
+"""Endpoints: the subscribers' URLs, what they want, and how it is sent to them.
+
+Every change that somebody makes is in the audit log, written in the same transaction. An endpoint is never deleted:
+what was sent to it stays readable, and one that is disabled costs nothing.
+"""
 
 from __future__ import annotations
 
-import base64
-import os
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 from cryptography.fernet import MultiFernet
 from sqlalchemy import Connection, Engine, select, update
 
-from handlers.errors import BillhookError
-from handlers.registry import valid_pattern
-from handlers.signing import STANDARD, hmac_key
-from workers import database, ids
+from workers import audit_log, database, ids
+from workers.delivery import headers, keys
+from workers.delivery.errors import EndpointError, NoEndpoint
+from workers.delivery.keys import Made
+from workers.delivery.messages import Outgoing, publish_to
+from workers.delivery.specs import EndpointSpec, Rules, check, columns
 from workers.models import AnyRow, Endpoint
 
-SECRET_BYTES = 32
+__all__ = [
+    "EndpointError", "EndpointSpec", "Made", "NoEndpoint", "Rules", "Shown", "add", "change", "disable", "enable",
+    "everyone", "get", "rotate", "send_test", "shown", "switch_off",
+]  # fmt: skip
+
+TEST = "billhook.test"
+_HIDDEN = frozenset({"headers", "client_certificate"})
+_OPEN_TO_ALL = [column for column in Endpoint.__table__.columns if column.name not in _HIDDEN]
 
 
-class EndpointError(BillhookError):
-    """An endpoint cannot be as asked; the message says what to change."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All of an endpoint that may be shown."""
+
+    row: AnyRow
+    headers: Sequence[str]
+    """Names."""
+    public_keys: Sequence[str]
+    """`whpk_…`, newest first."""
+    keys: Sequence[AnyRow]
+    """The live ones, newest first: `kind`, `created_at`, `expires_at`."""
+    client_certificate: bool
+    """Whether it has one."""
 
 
 def add(
     engine: Engine,
     vault: MultiFernet,
-    url: str,
+    spec: EndpointSpec,
+    rules: Rules,
     *,
-    event_types: Sequence[str] = ("*",),
-    description: str = "",
-    secret: str | None = None,
-    allow_private: bool,
+    actor: str,
     now: datetime,
-) -> tuple[str, str]:
-    """Store an endpoint; (id, secret). The secret (`whsec_…`, made here unless given) is readable only now.
+    secret: str | None = None,
+) -> Made:
+    """Store an endpoint with its secrets; a v1 secret may be brought. Raises EndpointError."""
+    check(spec, rules)
+    endpoint_id = ids.new("ep")
+    row = {"id": endpoint_id, "status": "enabled", "created_at": now, **columns(vault, spec)}
+    with database.write(engine) as connection:
+        connection.execute(database.insert(connection, Endpoint), [row])
+        made = keys.make(connection, vault, endpoint_id, keys.kinds(spec.signing), now=now, secret=secret)
+        detail = {"endpoint": endpoint_id, **spec.described()}
+        audit_log.note(connection, actor, "endpoint.add", detail, now)
+    return made
+
+
+def change(
+    engine: Engine,
+    vault: MultiFernet,
+    endpoint_id: str,
+    changes: Mapping[str, Any],
+    rules: Rules,
+    *,
+    actor: str,
+    now: datetime,
+) -> Made:
+    """Change these fields of an `EndpointSpec`; what keys had to be made for another `signing`.
+
+    A kind that no longer signs ends at once. Raises EndpointError.
+    """
+    if not changes:
+        raise EndpointError("there is nothing to change")
+    with database.write(engine) as connection:
+        row = _locked(connection, endpoint_id)
+        spec = EndpointSpec(**{"url": row.url, "signing": row.signing, **changes})
+        check(spec, rules, changes)
+        values = {name: value for name, value in columns(vault, spec).items() if name in changes}
+        connection.execute(update(Endpoint).where(Endpoint.id == endpoint_id).values(**values))
+        before, after = keys.kinds(row.signing), keys.kinds(spec.signing)
+        keys.expire(connection, endpoint_id, [kind for kind in before if kind not in after], at=now)
+        made = keys.make(connection, vault, endpoint_id, [kind for kind in after if kind not in before], now=now)
+        detail = {"endpoint": endpoint_id, **spec.described(changes)}
+        audit_log.note(connection, actor, "endpoint.update", detail, now)
+    return made
+
+
+def rotate(
+    engine: Engine,
+    vault: MultiFernet,
+    endpoint_id: str,
+    *,
+    overlap: timedelta = keys.OVERLAP,
+    actor: str,
+    now: datetime,
+) -> Made:
+    """Give an endpoint new secrets; the older ones sign too until `overlap` (0 to 7 days) is over.
 
     Raises EndpointError.
     """
-    from workers.delivery import egress  # it needs the HTTP client, which listing endpoints does not
-
-    try:
-        egress.check_url(url, private=allow_private)
-    except egress.Refused as error:
-        raise EndpointError(str(error)) from None
-    if not event_types:
-        raise EndpointError("an endpoint that wants no event type gets nothing: name some, or * for all")
-    for pattern in event_types:
-        if not valid_pattern(pattern):
-            raise EndpointError(f"{pattern!r} is not an event type, a prefix with .* or *")
-    secret = secret or "whsec_" + base64.b64encode(os.urandom(SECRET_BYTES)).decode()
-    try:
-        key = hmac_key(STANDARD, secret)
-    except ValueError as error:
-        raise EndpointError(str(error)) from None
-    if not 24 <= len(key) <= 64:
-        raise EndpointError("a secret holds 24 to 64 bytes (Standard Webhooks)")
-    endpoint_id = ids.new("ep")
     with database.write(engine) as connection:
-        connection.execute(
-            database.insert(connection, Endpoint),
-            [
-                {
-                    "id": endpoint_id,
-                    "url": url,
-                    "description": description,
-                    "event_types": list(event_types),
-                    "secret": vault.encrypt(secret.encode()),
-                    "status": "enabled",
-                    "created_at": now,
-                }
-            ],
-        )
-    return endpoint_id, secret
+        row = _locked(connection, endpoint_id)
+        wanted = keys.kinds(row.signing)
+        made = keys.rotate(connection, vault, endpoint_id, wanted, overlap=overlap, now=now)
+        detail = {"endpoint": endpoint_id, "kinds": list(wanted), "overlap": overlap.total_seconds()}
+        audit_log.note(connection, actor, "endpoint.rotate", detail, now)
+    return made
+
+
+def enable(engine: Engine, endpoint_id: str, *, actor: str, now: datetime) -> AnyRow:
+    """Send to an endpoint again, or at once, its failures forgotten; its row as it was. Raises NoEndpoint."""
+    with database.write(engine) as connection:
+        row = _locked(connection, endpoint_id)
+        fresh = {"failures": 0, "failing_since": None, "warned_at": None, "held_until": None}
+        enabled = update(Endpoint).where(Endpoint.id == endpoint_id)
+        connection.execute(enabled.values(status="enabled", disabled_reason=None, **fresh))
+        audit_log.note(connection, actor, "endpoint.enable", {"endpoint": endpoint_id, "failures": row.failures}, now)
+    return row
+
+
+def switch_off(engine: Engine, endpoint_id: str, reason: str, *, actor: str, now: datetime) -> bool:
+    """Disable an endpoint because somebody wants it; False where it was disabled before. Raises NoEndpoint."""
+    with database.write(engine) as connection:
+        _locked(connection, endpoint_id)
+        changed = disable(connection, endpoint_id, reason)
+        if changed:
+            audit_log.note(connection, actor, "endpoint.disable", {"endpoint": endpoint_id, "reason": reason}, now)
+    return bool(changed)
+
+
+def disable(connection: Connection, endpoint_ids: str | Sequence[str], reason: str) -> list[str]:
+    """Stop sending to endpoints; what waits for them is cancelled when its turn comes. Those that were enabled."""
+    wanted = [endpoint_ids] if isinstance(endpoint_ids, str) else endpoint_ids
+    disabled = (
+        update(Endpoint)
+        .where(Endpoint.id.in_(wanted), Endpoint.status == "enabled")
+        .values(status="disabled", disabled_reason=reason)
+        .returning(Endpoint.id)
+    )
+    return sorted(connection.execute(disabled).scalars())
+
+
+def send_test(engine: Engine, endpoint_id: str, *, actor: str, now: datetime) -> str:
+    """Publish a message to one endpoint, to be sent like any other; the delivery's id, to be rung.
+
+    Raises EndpointError where the endpoint is disabled: a delivery would be cancelled.
+    """
+    message = Outgoing(ids.new("msg"), None, TEST, b'{"message":"This is a test."}')
+    with database.write(engine) as connection:
+        if _locked(connection, endpoint_id).status != "enabled":
+            raise EndpointError(f"the endpoint {endpoint_id} is disabled: enable it first")
+        delivery_id = publish_to(connection, endpoint_id, message, now=now)
+        audit_log.note(connection, actor, "endpoint.test", {"endpoint": endpoint_id, "message": message.id}, now)
+    return delivery_id
 
 
 def everyone(engine: Engine) -> Sequence[AnyRow]:
-    """All endpoints, oldest first, without their secrets."""
-    statement = select(
-        Endpoint.id,
-        Endpoint.url,
-        Endpoint.event_types,
-        Endpoint.status,
-        Endpoint.disabled_reason,
-        Endpoint.description,
-        Endpoint.created_at,
-    ).order_by(Endpoint.id)
+    """All endpoints, oldest first, without what is secret of them."""
     with database.read(engine) as connection:
-        return connection.execute(statement).all()
+        return connection.execute(select(*_OPEN_TO_ALL).order_by(Endpoint.id)).all()
 
 
-def disable(connection: Connection, endpoint_id: str, reason: str) -> None:
-    """Stop sending to an endpoint; what waits for it is cancelled when its turn comes."""
-    connection.execute(
-        update(Endpoint)
-        .where(Endpoint.id == endpoint_id, Endpoint.status == "enabled")
-        .values(status="disabled", disabled_reason=reason)
-    )
+def get(engine: Engine, endpoint_id: str) -> AnyRow:
+    """One of `everyone`. Raises NoEndpoint."""
+    with database.read(engine) as connection:
+        row = connection.execute(select(*_OPEN_TO_ALL).where(Endpoint.id == endpoint_id)).first()
+    if row is None:
+        raise NoEndpoint(f"there is no endpoint {endpoint_id}")
+    return row
+
+
+def shown(engine: Engine, vault: MultiFernet, endpoint_id: str, now: datetime) -> Shown:
+    """All that may be shown of an endpoint. Raises NoEndpoint, VaultError."""
+    row = get(engine, endpoint_id)
+    secret = select(Endpoint.headers, Endpoint.client_certificate.is_not(None)).where(Endpoint.id == endpoint_id)
+    with database.read(engine) as connection:
+        stored, certificate = connection.execute(secret).one()
+        live = keys.load(connection, [endpoint_id], now).get(endpoint_id, ())
+    names = [name for name, _ in headers.opened(vault, stored)]
+    return Shown(row, names, keys.public_keys(vault, live), live, certificate)
+
+
+def _locked(connection: Connection, endpoint_id: str) -> AnyRow:
+    """The endpoint, which nobody else changes until this transaction ends. Raises NoEndpoint."""
+    mine = select(*_OPEN_TO_ALL).where(Endpoint.id == endpoint_id)
+    # Whoever publishes a message meanwhile refers to the endpoint, and need not wait.
+    row = connection.execute(mine.with_for_update(key_share=True)).first()
+    if row is None:
+        raise NoEndpoint(f"there is no endpoint {endpoint_id}")
+    return row

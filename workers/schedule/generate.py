@@ -20,7 +20,8 @@ from handlers.errors import ProviderError, ProviderUnavailable
 from handlers.event import Event
 from handlers.invoicing import DRAFT, FINALIZED, Draft, Invoice, Invoicing
 from handlers.providers import PROVIDERS
-from workers import database, dispatch, ids, inbox, leases, retry
+from handlers.vocabulary import INTERNAL
+from workers import database, ids, inbox, leases, retry
 from workers.app import GENERATE, PROCESS, Runtime, app, ring, ringing, runtime
 from workers.clients import Clients
 from workers.leases import Clock, utcnow
@@ -298,7 +299,7 @@ def _event(
         object_kind="schedule",
         object_id=schedule.id,
         source=schedule.source,
-        provider=dispatch.INTERNAL,
+        provider=INTERNAL,
         received_at=now,
     )
 

@@ -49,7 +49,7 @@ class Business:
             "NO_PROXY": "127.0.0.1",
         }
         assert self.stack.run("check").returncode == 0
-        assert self.stack.run("endpoints", "add", self.sink.url, "--types", "*").returncode == 0
+        assert self.stack.run("endpoints", "add", self.sink.url).returncode == 0
         self.stack.start("serve", "work", "beat")
 
     def sent(self) -> list[dict[str, Any]]:

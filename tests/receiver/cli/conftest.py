@@ -49,7 +49,7 @@ def billhook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def configured(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The environment says what the settings of `runtime` say; private endpoints are not allowed."""
+    """The environment says what the settings of `runtime` say; private networks are not allowed."""
     settings = runtime.settings
     variables = {
         "STATE_DIR": str(settings.state_dir),
@@ -66,5 +66,5 @@ def configured(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Settings:
         variables["REDIS_URL"] = settings.redis_url.get_secret_value()
     for name, value in variables.items():
         monkeypatch.setenv(f"BILLHOOK_{name}", value)
-    assert "BILLHOOK_ALLOW_PRIVATE_ENDPOINTS" not in os.environ
+    assert "BILLHOOK_EGRESS_NETWORKS" not in os.environ
     return settings

@@ -9,11 +9,8 @@ from sqlalchemy import Engine, select, update
 from tests.receiver.cli.conftest import Billhook
 from tests.workers.test_inbox import arrival
 from workers import database, inbox
-from workers.delivery.endpoints import everyone
-from workers.models import Endpoint, EventRow, Schedule
+from workers.models import EventRow, Schedule
 from workers.schedule import schedules
-from workers.settings import Settings
-from workers.vault import decrypt, open_vault
 
 pytestmark = pytest.mark.usefixtures("configured")
 once = pytest.mark.parametrize("backend", ["embedded"], indirect=True)  # what is refused before the database is asked
@@ -131,123 +128,6 @@ def test_a_lost_event_is_found_with_its_id(billhook: Billhook, engine: Engine) -
     (balance,) = as_json.objects
     assert balance["holds"] is False
     assert balance["faults"] == [{"rule": "a waiting event will never be taken up", "ids": [lost]}]
-
-
-# --- endpoints ------------------------------------------------------------------------------------
-
-
-def test_an_endpoint_is_added_and_its_secret_shown_once(
-    billhook: Billhook, configured: Settings, engine: Engine
-) -> None:
-    ended = billhook(
-        "endpoints", "add", "https://example.com/hook", "--types", "invoice.*, receipt.issued", "--description", "Shop"
-    )
-
-    assert ended.status == 0
-    first, second = ended.out.splitlines()
-    endpoint_id, secret = first.split()[0], second.split()[-1]
-    assert first == f"{endpoint_id} gets invoice.*, receipt.issued"
-    assert secret.startswith("whsec_")
-    with database.read(engine) as connection:
-        row = connection.execute(select(*Endpoint.__table__.columns)).one()
-    assert (row.id, row.url, row.event_types) == (
-        endpoint_id,
-        "https://example.com/hook",
-        ["invoice.*", "receipt.issued"],
-    )
-    assert decrypt(open_vault(configured), row.secret) == secret
-    assert secret.encode() not in bytes(row.secret)
-    for listed in (billhook("endpoints", "list"), billhook("endpoints", "list", "--json")):
-        assert endpoint_id in listed.out
-        assert secret not in listed.out + listed.err
-
-
-def test_an_endpoint_is_added_and_listed_as_json(billhook: Billhook) -> None:
-    (added,) = billhook("endpoints", "add", "https://example.com/", "--json").objects
-    (listed,) = billhook("endpoints", "list", "--json").objects
-
-    assert added["id"] == listed["id"]
-    assert added["secret"].startswith("whsec_")
-    assert (listed["url"], listed["event_types"], listed["status"]) == ("https://example.com/", ["*"], "enabled")
-    assert "secret" not in listed
-
-
-def test_no_endpoints_are_no_error(billhook: Billhook) -> None:
-    ended = billhook("endpoints", "list")
-
-    assert (ended.status, ended.out) == (0, "")
-    assert "billhook endpoints add" in ended.err
-
-
-@once
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "example.com",
-        "ftp://example.com/",
-        "https://",
-        "https://user:pa55word@example.com/",
-        "https://example.com/#part",
-        "https://example.com/a b",
-        "https://example.com\\@evil.com/",
-        "https://[::1",
-        "https://example.com:99999/",
-        "https://example.com/" + "x" * 3000,
-    ],
-)
-def test_a_url_that_cannot_be_an_endpoint_is_refused(url: str, billhook: Billhook, engine: Engine) -> None:
-    said = billhook("endpoints", "add", "--", url).complaint(2)
-
-    assert "pa55word" not in said
-    assert everyone(engine) == []
-
-
-@once
-@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "[::1]", "169.254.169.254", "2130706433", "0x7f.1", "0"])
-def test_a_private_address_is_refused(host: str, billhook: Billhook, engine: Engine) -> None:
-    billhook("endpoints", "add", f"http://{host}/hook").complaint(2)
-
-    assert everyone(engine) == []
-
-
-@once
-def test_a_private_address_is_allowed_where_the_settings_allow_it(
-    billhook: Billhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BILLHOOK_ALLOW_PRIVATE_ENDPOINTS", "true")
-
-    assert billhook("endpoints", "add", "http://127.0.0.1:9000/hook").status == 0
-    assert "metadata" in billhook("endpoints", "add", "http://169.254.169.254/").complaint(2)
-
-
-@once
-@pytest.mark.parametrize("types", ["invoice.*.paid", "*.paid", "Invoice.Paid", "invoice.paid;x", "é.*"])
-def test_a_pattern_that_is_none_is_refused(types: str, billhook: Billhook, engine: Engine) -> None:
-    said = billhook("endpoints", "add", "https://example.com/", "--types", f"customer.*,{types}").complaint(2)
-
-    assert repr(types) in said
-    assert everyone(engine) == []
-
-
-@once
-@pytest.mark.parametrize("types", ["", ",", " "])
-def test_an_endpoint_that_wants_nothing_is_refused(types: str, billhook: Billhook, engine: Engine) -> None:
-    billhook("endpoints", "add", "https://example.com/", "--types", types).complaint(2)
-
-    assert everyone(engine) == []
-
-
-@pytest.mark.parametrize("backend", ["servers"], indirect=True)
-def test_without_a_key_no_secret_is_stored(billhook: Billhook, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BILLHOOK_ENCRYPTION_KEYS")
-    assert "BILLHOOK_ENCRYPTION_KEYS is not set" in billhook("endpoints", "add", "https://example.com/").complaint()
-
-    monkeypatch.setenv("BILLHOOK_ENCRYPTION_KEYS", "pa55word")
-    said = billhook("endpoints", "add", "https://example.com/").complaint()
-    assert said.startswith("BILLHOOK_ENCRYPTION_KEYS")
-    assert "pa55word" not in said
-    assert everyone(engine) == []
 
 
 # --- schedules ------------------------------------------------------------------------------------

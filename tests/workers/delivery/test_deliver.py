@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import base64
 import logging
-import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
 import pytest
@@ -19,106 +16,30 @@ from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
 from tests.services import free_port
+from tests.workers.delivery.given import (
+    HERE,
+    LEASE,
+    TLS,
+    Reply,
+    Subscriber,
+    a_sender,
+    add,
+    answering,
+    by_endpoint,
+    publish_some,
+)
 from tests.workers.given import NOW, Clock, change, fill_queue, only, rows, rung
-from workers import database, ids, leases
+from workers import database, leases
 from workers.app import DELIVER, Runtime
-from workers.delivery import deliver as delivering
-from workers.delivery import endpoints
-from workers.delivery.deliver import Courier, Prepared, Verdict, classify, deliver
-from workers.delivery.messages import Outgoing, publish
-from workers.delivery.sender import MAX_KEPT, Answer, Request, Sender
-from workers.models import AnyRow, Attempt, Delivery, Endpoint, Message
+from workers.delivery import endpoints, flight, targets
+from workers.delivery.deliver import Courier, Prepared, Verdict, request
+from workers.delivery.deliver import classify as classified
+from workers.delivery.egress import Egress
+from workers.delivery.exchange import MAX_KEPT, Answer, Request
+from workers.delivery.flight import deliver
+from workers.delivery.sender import Sender
+from workers.models import Attempt, Delivery, Endpoint, EndpointKey, Message
 from workers.retry import DELIVERY_SCHEDULE
-from workers.vault import open_vault
-
-LEASE = timedelta(seconds=55)
-TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Trusts nobody; none of this is encrypted, and reading the authorities takes long."""
-Reply = tuple[int, dict[str, str], bytes]
-
-
-@dataclass
-class Subscriber:
-    """A real server: what arrived at it, and what it does then."""
-
-    url: str = ""
-    headers: list[dict[str, str]] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    reply: Callable[[], Reply] = lambda: (204, {}, b"")
-
-
-@pytest.fixture
-def subscriber() -> Iterator[Subscriber]:
-    seen = Subscriber()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            seen.bodies.append(self.rfile.read(int(self.headers["content-length"])))
-            seen.headers.append({name.lower(): value for name, value in self.headers.items()})
-            status, headers, body = seen.reply()
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass  # the sender went away, as some tests want
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        seen.url = f"http://127.0.0.1:{server.server_port}/hook?token=t0ken"
-        yield seen
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def courier(runtime: Runtime, clock: Clock) -> Iterator[Courier]:
-    sender = a_sender(deadline=5.0, now=clock.seconds)
-    yield Courier(
-        engine=runtime.engine,
-        vault=open_vault(runtime.settings),
-        sender=sender,
-        lease=LEASE,
-        clock=clock,
-        chance=lambda: 0.0,
-    )
-    sender.close()
-
-
-def a_sender(*, private: bool = True, deadline: float = 20.0, now: Callable[[], float] = time.time) -> Sender:
-    return Sender(user_agent="Billhook/test", private=private, deadline=deadline, tls=TLS, now=now)
-
-
-def add(courier: Courier, url: str) -> tuple[str, str]:
-    return endpoints.add(courier.engine, courier.vault, url, allow_private=True, now=NOW)
-
-
-def publish_some(courier: Courier, count: int = 1) -> list[str]:
-    """Messages for every endpoint there is; the deliveries' ids."""
-    outgoing = [Outgoing(ids.new("msg"), None, "receipt.issued", b'{"invoice":"inv_1"}') for _ in range(count)]
-    with database.write(courier.engine) as connection:
-        return publish(connection, outgoing, now=NOW)
-
-
-def by_endpoint(courier: Courier) -> dict[str, AnyRow]:
-    return {row.endpoint_id: row for row in rows(courier.engine, Delivery)}
-
-
-def answering(status: int, body: bytes = b"", **headers: str) -> Callable[[], Reply]:
-    return lambda: (status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
-
 
 # What is sent
 
@@ -188,40 +109,42 @@ def test_each_endpoint_has_a_signature_of_its_own(courier: Courier, subscriber: 
 # What an answer means
 
 
+def classify(answer: Answer, attempt: int) -> Verdict:
+    return classified(answer, attempt, schedule=DELIVERY_SCHEDULE, chance=0.0)
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_any_2xx_is_success(status: int) -> None:
-    assert classify(Answer(status, 1), 1, chance=0.0) == Verdict("succeeded")
+    assert classify(Answer(status, 1), 1) == Verdict("succeeded")
 
 
 @pytest.mark.parametrize("status", [301, 302, 304, 307, 400, 401, 404, 408, 409, 413, 429, 500, 502, 503, 504])
 def test_anything_else_is_tried_again(status: int) -> None:
-    assert classify(Answer(status, 1), 1, chance=0.0) == Verdict("waiting", timedelta(seconds=5))
-    assert classify(Answer(status, 1), len(DELIVERY_SCHEDULE), chance=0.0) == Verdict("exhausted")
+    assert classify(Answer(status, 1), 1) == Verdict("waiting", timedelta(seconds=5))
+    assert classify(Answer(status, 1), len(DELIVERY_SCHEDULE)) == Verdict("exhausted")
 
 
 @pytest.mark.parametrize("error", ["dns", "connect", "tls", "timeout", "disconnected", "protocol", "unexpected"])
 def test_no_answer_is_tried_again(error: str) -> None:
     answer = Answer(None, 1, error=error, detail="no answer")  # type: ignore[arg-type]
 
-    assert classify(answer, 2, chance=0.0) == Verdict("waiting", timedelta(minutes=5))
+    assert classify(answer, 2) == Verdict("waiting", timedelta(minutes=5))
 
 
-def test_gone_ends_the_delivery_and_the_endpoint() -> None:
-    assert classify(Answer(410, 1), 1, chance=0.0) == Verdict("exhausted", disable="it answered 410 Gone")
+def test_gone_ends_the_delivery() -> None:
+    assert classify(Answer(410, 1), 1) == Verdict("exhausted")
 
 
 @pytest.mark.parametrize("error", ["refused", "unsendable"])
 def test_what_our_own_rules_forbid_is_not_tried_again(error: str) -> None:
     answer = Answer(None, 1, error=error, detail="deliveries to loopback addresses are refused")  # type: ignore[arg-type]
 
-    verdict = classify(answer, 1, chance=0.0)
-
-    assert verdict == Verdict("refused", disable="deliveries to loopback addresses are refused")
+    assert classify(answer, 1) == Verdict("refused")
 
 
 def test_retry_after_is_a_floor() -> None:
     def wait(retry_after: float, attempt: int = 1) -> timedelta | None:
-        return classify(Answer(503, 1, retry_after=retry_after), attempt, chance=0.0).wait
+        return classify(Answer(503, 1, retry_after=retry_after), attempt).wait
 
     assert wait(3600) == timedelta(hours=1)
     assert wait(1) == timedelta(seconds=5)
@@ -337,15 +260,14 @@ def test_a_delivery_is_exhausted_after_the_whole_schedule(
 
 
 def test_after_410_an_endpoint_gets_nothing_more(courier: Courier, subscriber: Subscriber, clock: Clock) -> None:
-    add(courier, subscriber.url)
-    first, second = publish_some(courier, 2)
+    add(courier, subscriber.url, concurrency=1)
+    deliveries = publish_some(courier, 2)
     subscriber.reply = answering(410)
 
-    deliver(courier, [first])
-    deliver(courier, [second])
+    deliver(courier, deliveries)
 
-    statuses = {row.id: (row.status, row.ring_at) for row in rows(courier.engine, Delivery)}
-    assert statuses == {first: ("exhausted", None), second: ("cancelled", None)}
+    statuses = sorted((row.status, row.ring_at) for row in rows(courier.engine, Delivery))
+    assert statuses == [("cancelled", None), ("exhausted", None)]
     assert len(subscriber.bodies) == 1
     endpoint = only(courier.engine, Endpoint)
     assert (endpoint.status, endpoint.disabled_reason) == ("disabled", "it answered 410 Gone")
@@ -373,7 +295,7 @@ def test_a_forbidden_address_is_refused_for_good_and_said_of_the_endpoint(
     courier: Courier, subscriber: Subscriber
 ) -> None:
     add(courier, subscriber.url)
-    strict = a_sender(private=False)
+    strict = a_sender(egress=Egress(ports=None))
 
     deliver(replace(courier, sender=strict), publish_some(courier))
     strict.close()
@@ -382,7 +304,8 @@ def test_a_forbidden_address_is_refused_for_good_and_said_of_the_endpoint(
     delivery, attempt, endpoint = (only(courier.engine, table) for table in (Delivery, Attempt, Endpoint))
     assert (delivery.status, delivery.attempts, delivery.ring_at) == ("refused", 1, None)
     assert (attempt.status, attempt.error) == (None, "refused")
-    assert (endpoint.status, endpoint.disabled_reason) == ("disabled", "deliveries to loopback addresses are refused")
+    assert endpoint.status == "disabled"
+    assert endpoint.disabled_reason.startswith("deliveries to loopback addresses are refused")
 
 
 # Leases
@@ -405,8 +328,10 @@ def test_what_is_not_due_ended_or_unknown_is_not_attempted(
 class Dying(Sender):
     """Its process dies when all answers are there and none is recorded."""
 
-    def send(self, requests: Sequence[Request]) -> list[Answer]:
-        super().send(requests)
+    def begin(self, requests: Mapping[str, Request], ended: Callable[[Mapping[str, Answer]], None]) -> None:
+        answered = threading.Event()
+        super().begin(requests, lambda _: answered.set())
+        answered.wait(10)
         raise SystemExit("killed")
 
 
@@ -415,7 +340,7 @@ def test_a_process_that_dies_before_it_recorded_leaves_the_delivery_to_another(
 ) -> None:
     add(courier, subscriber.url)
     deliveries = publish_some(courier)
-    dying = Dying(user_agent="Billhook/test", private=True, tls=TLS)
+    dying = Dying(user_agent="Billhook/test", egress=HERE, tls=TLS)
     with pytest.raises(SystemExit):
         deliver(replace(courier, sender=dying), deliveries)
     dying.close()
@@ -479,7 +404,7 @@ def test_a_secret_that_cannot_be_read_blocks_no_other_delivery(courier: Courier,
     lost, _ = add(courier, subscriber.url)
     foreign = Fernet(Fernet.generate_key()).encrypt(b"whsec_" + base64.b64encode(bytes(32)))
     with database.write(courier.engine) as connection:
-        connection.execute(update(Endpoint).where(Endpoint.id == lost).values(secret=foreign))
+        connection.execute(update(EndpointKey).where(EndpointKey.endpoint_id == lost).values(secret=foreign))
     deliveries = publish_some(courier)
 
     with capture_logs() as lines:
@@ -489,8 +414,7 @@ def test_a_secret_that_cannot_be_read_blocks_no_other_delivery(courier: Courier,
     assert found[good].status == "succeeded"
     assert len(subscriber.bodies) == 1
     # The key may come back with the next deployment: the delivery waits, and not in a busy loop.
-    assert found[lost].status in ("waiting", "running")
-    assert found[lost].next_attempt_at > NOW
+    assert (found[lost].status, found[lost].attempts) == ("waiting", 0)
     assert any(lost in str(line) or found[lost].id in str(line) for line in lines)
     assert foreign.decode() not in str(lines)
 
@@ -522,9 +446,11 @@ def test_no_secret_or_body_is_in_the_repr_of_what_is_sent(courier: Courier) -> N
     with database.read(courier.engine) as connection:
         row = connection.execute(select(*Delivery.__table__.columns)).one()
 
-    prepared = Prepared(row, row.message_id, b'{"invoice":"inv_1"}', endpoint_id, "http://h/?token=t0ken", secret)
+        target = targets.look_up(connection, courier.vault, [endpoint_id], defaults=courier.defaults, now=NOW)
+        message = connection.execute(select(*Message.__table__.columns)).one()
+    prepared = Prepared(row, target[endpoint_id], message)
 
-    for shown in (repr(prepared), repr(delivering._request(prepared, 0)), repr(courier)):
+    for shown in (repr(prepared), repr(request(prepared, 0)), repr(courier)):
         assert secret.removeprefix("whsec_") not in shown
         assert "inv_1" not in shown
         assert "t0ken" not in shown
@@ -533,7 +459,7 @@ def test_no_secret_or_body_is_in_the_repr_of_what_is_sent(courier: Courier) -> N
 # The sweep and the tasks
 
 
-def test_the_sweep_rings_for_what_is_due_and_again_after_half_a_minute(
+def test_the_sweep_rings_for_what_is_due_until_it_is_taken(
     runtime: Runtime, courier: Courier, subscriber: Subscriber, clock: Clock
 ) -> None:
     add(courier, subscriber.url)
@@ -542,13 +468,26 @@ def test_the_sweep_rings_for_what_is_due_and_again_after_half_a_minute(
     deliver(courier, [delivery])
 
     clock.turn(4.9)
-    assert delivering.sweep(runtime, clock) == 0
+    assert flight.sweep(runtime, clock) == 0
     clock.turn(0.1)
-    assert [delivering.sweep(runtime, clock) for _ in range(3)] == [1, 0, 0]
-    clock.turn(30)
-    assert delivering.sweep(runtime, clock) == 1
-
+    assert [flight.sweep(runtime, clock) for _ in range(2)] == [1, 1]
     assert rung(runtime, "deliveries") == [(DELIVER, [delivery])] * 2
+    deliver(courier, [delivery])
+    assert flight.sweep(runtime, clock) == 0
+
+
+def test_the_sweep_rings_once_for_an_endpoint_however_much_is_due_there(
+    runtime: Runtime, courier: Courier, clock: Clock
+) -> None:
+    for _ in range(2):
+        add(courier, "http://127.0.0.1:9/")
+    publish_some(courier, 30)
+
+    assert flight.sweep(runtime, clock) == 2
+
+    ((task, found),) = rung(runtime, "deliveries")
+    assert task == DELIVER
+    assert {row.endpoint_id for row in rows(courier.engine, Delivery) if row.id in found} == set(by_endpoint(courier))
 
 
 def test_the_sweep_rings_for_a_delivery_whose_process_died(runtime: Runtime, courier: Courier, clock: Clock) -> None:
@@ -557,9 +496,9 @@ def test_the_sweep_rings_for_a_delivery_whose_process_died(runtime: Runtime, cou
     with database.write(courier.engine) as connection:
         leases.claim(connection, Delivery, [delivery], now=clock(), lease=LEASE)
 
-    assert delivering.sweep(runtime, clock) == 0
+    assert flight.sweep(runtime, clock) == 0
     clock.turn(LEASE.total_seconds())
-    assert delivering.sweep(runtime, clock) == 1
+    assert flight.sweep(runtime, clock) == 1
 
 
 def test_the_sweep_is_quiet_while_the_queue_is_full(runtime: Runtime, courier: Courier, clock: Clock) -> None:
@@ -568,32 +507,37 @@ def test_the_sweep_is_quiet_while_the_queue_is_full(runtime: Runtime, courier: C
     clock.turn(60)
     fill_queue(runtime, "deliveries")
 
-    assert delivering.sweep(runtime, clock) == 0
+    assert flight.sweep(runtime, clock) == 0
     runtime.redis.delete(f"{runtime.settings.redis_prefix}deliveries")
-    assert delivering.sweep(runtime, clock) == 1
+    assert flight.sweep(runtime, clock) == 1
 
 
 @pytest.fixture
-def own(runtime: Runtime) -> Iterator[Courier]:
+def own(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Courier]:
     """The courier that a worker makes for itself."""
-    delivering._courier.cache_clear()
-    yield delivering._courier()
-    delivering._courier().sender.close()
-    delivering._courier.cache_clear()
+    settings = runtime.settings.model_copy(update={"egress_networks": ("127.0.0.0/8",), "egress_ports": ("*",)})
+    monkeypatch.setattr("workers.app._runtimes", [replace(runtime, settings=settings)])
+    flight._flight.cache_clear()
+    yield flight._flight()._courier
+    flight._land()
+    flight._flight.cache_clear()
 
 
 def test_the_task_delivers_with_the_settings_of_its_process(own: Courier, subscriber: Subscriber) -> None:
     _, secret = add(own, subscriber.url)
 
-    delivering.deliver_task(publish_some(own))
+    flight.deliver_task(publish_some(own))
+    flying = flight._flight()
+    with flying._stirred:
+        assert flying._stirred.wait_for(lambda: flying.attempted == 1, 10)
 
     assert orjson.loads(subscriber.bodies[0]) == Webhook(secret).verify(subscriber.bodies[0], subscriber.headers[0])
     assert subscriber.headers[0]["user-agent"].startswith("Billhook/")
     assert only(own.engine, Delivery).status == "succeeded"
 
 
-def test_a_lease_is_longer_than_a_whole_batch_can_take(runtime: Runtime, own: Courier) -> None:
-    assert own.lease >= timedelta(seconds=2 * runtime.settings.delivery_timeout + runtime.settings.lease_grace)
+def test_a_lease_is_longer_than_an_exchange_can_take(runtime: Runtime, own: Courier) -> None:
+    assert own.lease >= timedelta(seconds=runtime.settings.delivery_timeout + runtime.settings.lease_grace)
 
 
 def test_the_sweep_task_sweeps_by_the_real_clock(runtime: Runtime, courier: Courier) -> None:
@@ -601,6 +545,22 @@ def test_the_sweep_task_sweeps_by_the_real_clock(runtime: Runtime, courier: Cour
     deliveries = publish_some(courier)
     change(courier.engine, Delivery, ring_at=leases.utcnow())
 
-    delivering.sweep_task()
+    flight.sweep_task()
 
     assert rung(runtime, "deliveries") == [(DELIVER, deliveries)]
+
+
+def test_a_proxy_that_is_away_spends_no_attempt_and_does_not_count_against_the_endpoint(
+    courier: Courier, subscriber: Subscriber
+) -> None:
+    add(courier, subscriber.url)
+    nowhere = a_sender(egress=replace(HERE, proxy=f"http://127.0.0.1:{free_port()}"))
+
+    deliver(replace(courier, sender=nowhere), publish_some(courier))
+    nowhere.close()
+
+    delivery, endpoint = only(courier.engine, Delivery), only(courier.engine, Endpoint)
+    assert (delivery.status, delivery.attempts, delivery.again) == ("waiting", 0, False)
+    assert delivery.next_attempt_at == delivery.ring_at == NOW + timedelta(seconds=30)
+    assert (endpoint.failures, endpoint.held_until) == (0, None)
+    assert rows(courier.engine, Attempt) == []

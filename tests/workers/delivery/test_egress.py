@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.delivery.egress import CheckedResolver, Refused, check_address, check_url, checked_socket
+from workers.delivery.egress import CheckedResolver, Egress, Refused, check_address, check_url, checked_socket
+from workers.settings import Settings
 
 DENIED_4 = [
     ("0.0.0.0/8", "unspecified"),
@@ -67,9 +68,15 @@ PUBLIC = [
 ODD_LOOPBACKS = ["0177.0.0.1", "0x7f.1", "0x7f000001", "2130706433", "017700000001", "127.1", "127.0.1"]
 
 
-def reason(address: str | IPv4Address | IPv6Address, *, private: bool = False) -> str | None:
+STRICT = Egress()
+HOME = Egress(networks=tuple(map(ip_network, ("127.0.0.0/8", "10.0.0.0/8", "::1", "fd12::/16"))), ports=None)
+"""Allows what an operator may: some private networks, and all ports."""
+EVERYTHING = Egress(networks=(ip_network("0.0.0.0/0"), ip_network("::/0")), ports=None)
+
+
+def reason(address: str | IPv4Address | IPv6Address, egress: Egress = STRICT) -> str | None:
     try:
-        check_address(address, private=private)
+        check_address(address, egress)
     except Refused as refused:
         return refused.reason
     return None
@@ -124,14 +131,17 @@ def test_an_ipv6_address_outside_global_unicast_is_public_only_by_what_it_wraps(
 
 @pytest.mark.parametrize(
     "address",
-    [
-        *("127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "::1", "fd12::1"),
-        *("::ffff:127.0.0.1", "64:ff9b::10.0.0.1"),
-    ],
+    ["127.0.0.1", "10.1.2.3", "::1", "fd12::1", "::ffff:127.0.0.1", "64:ff9b::10.0.0.1", "2002:a00:1::1"],
 )
-def test_private_and_loopback_addresses_are_allowed_where_the_operator_says_so(address: str) -> None:
+def test_private_and_loopback_addresses_are_allowed_in_the_networks_that_the_operator_names(address: str) -> None:
     assert reason(address) is not None
-    assert reason(address, private=True) is None
+    assert reason(address, HOME) is None
+
+
+@pytest.mark.parametrize("address", ["192.168.1.1", "172.31.0.1", "100.64.0.1", "fd13::1", "::ffff:192.168.1.1"])
+def test_private_addresses_in_other_networks_stay_refused(address: str) -> None:
+    assert reason(address, HOME) == "private"
+    assert reason(address, EVERYTHING) is None
 
 
 @pytest.mark.parametrize(
@@ -142,13 +152,44 @@ def test_private_and_loopback_addresses_are_allowed_where_the_operator_says_so(a
         *("::ffff:169.254.169.254", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::1", "::127.0.0.1"),
     ],
 )
-def test_metadata_link_local_multicast_and_unspecified_stay_refused(address: str) -> None:
-    assert reason(address, private=True) is not None
+def test_metadata_link_local_multicast_and_reserved_stay_refused_even_if_their_network_is_named(address: str) -> None:
+    named = Egress(networks=(*EVERYTHING.networks, ip_network("169.254.0.0/16"), ip_network("fd00::/8")))
+    assert reason(address, named) is not None
 
 
 @pytest.mark.parametrize("address", ["fe80::1%eth0", "2606:4700::1111%1", "::1%lo"])
 def test_an_address_with_a_zone_is_refused(address: str) -> None:
-    assert reason(address, private=True) == "link_local"
+    assert reason(address, EVERYTHING) == "link_local"
+
+
+def test_a_refusal_says_which_setting_could_allow_it_and_where_none_could_does_not() -> None:
+    with pytest.raises(Refused, match="private addresses are refused unless BILLHOOK_EGRESS_NETWORKS names"):
+        check_address("10.0.0.1", STRICT)
+    with pytest.raises(Refused, match=r"metadata addresses are refused$"):
+        check_address("169.254.169.254", STRICT)
+
+
+def test_what_is_allowed_is_what_the_settings_say() -> None:
+    own = Settings.model_validate(
+        {
+            "egress_networks": "10.1.2.3/8, fd12::/16",
+            "egress_ports": "443,9000",
+            "egress_proxy": "http://u:pa55word@proxy:3128",
+        }
+    )
+
+    egress = Egress.of(own)
+
+    assert egress.networks == (ip_network("10.0.0.0/8"), ip_network("fd12::/16"))
+    assert egress.ports == frozenset({443, 9000})
+    assert egress.proxy == "http://u:pa55word@proxy:3128"
+    assert "pa55word" not in repr(egress)
+    assert Egress.of(Settings.model_validate({"egress_ports": "*"})).ports is None
+
+
+def test_with_nothing_set_no_private_network_is_allowed_and_only_the_ports_of_the_web() -> None:
+    assert Egress.of(Settings()) == STRICT
+    assert STRICT.ports == frozenset({80, 443, 8443})
 
 
 @given(st.text())
@@ -172,7 +213,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     ],
 )
 def test_an_ordinary_url_is_accepted(url: str) -> None:
-    check_url(url, private=False)
+    check_url(url, STRICT)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +266,7 @@ def test_an_ordinary_url_is_accepted(url: str) -> None:
         ("https://127.0.0.1/", "loopback"),
         ("https://127。0。0。1/", "loopback"),
         ("https://10.0.0.1:8080/", "private"),
+        ("https://example.com:8080/", "port"),
         ("https://[::1]/", "loopback"),
         ("https://[::ffff:169.254.169.254]/", "metadata"),
         ("https://[64:ff9b::a9fe:a9fe]/", "metadata"),
@@ -235,26 +277,44 @@ def test_an_ordinary_url_is_accepted(url: str) -> None:
 )
 def test_a_url_that_is_no_endpoint_is_refused_with_a_reason(url: str, expected: str) -> None:
     with pytest.raises(Refused) as refused:
-        check_url(url, private=False)
+        check_url(url, STRICT)
     assert refused.value.reason == expected
 
 
 @pytest.mark.parametrize("host", ODD_LOOPBACKS)
-@pytest.mark.parametrize("private", [False, True])
-def test_a_number_in_an_odd_spelling_is_no_host(host: str, private: bool) -> None:
+@pytest.mark.parametrize("egress", [STRICT, EVERYTHING])
+def test_a_number_in_an_odd_spelling_is_no_host(host: str, egress: Egress) -> None:
     with pytest.raises(Refused, match=r"decimal numbers|malformed"):
-        check_url(f"http://{host}/", private=private)
+        check_url(f"http://{host}/", egress)
 
 
 def test_a_private_literal_is_accepted_where_the_operator_says_so() -> None:
-    check_url("http://127.0.0.1:8000/hook", private=True)
-    check_url("http://[::1]:8000/hook", private=True)
+    check_url("http://127.0.0.1:8000/hook", HOME)
+    check_url("http://[::1]:8000/hook", HOME)
+
+
+@pytest.mark.parametrize("port", [1, 22, 25, 6379, 5432, 8080, 65535])
+def test_a_port_that_is_not_named_is_refused_and_the_message_says_which_are(port: int) -> None:
+    with pytest.raises(
+        Refused, match=f"port {port} are refused: BILLHOOK_EGRESS_PORTS allows 80, 443, 8443"
+    ) as refused:
+        check_url(f"https://example.com:{port}/", STRICT)
+    assert refused.value.reason == "port"
+    check_url(f"https://example.com:{port}/", EVERYTHING)
+
+
+def test_the_usual_port_of_a_scheme_must_be_allowed_too() -> None:
+    secure = Egress(ports=frozenset({443}))
+    check_url("https://example.com/", secure)
+    check_url("https://example.com:443/", secure)
+    with pytest.raises(Refused, match="port 80 are refused"):
+        check_url("http://example.com/", secure)
 
 
 @given(st.text() | st.text().map("https://{}".format) | st.text().map("https://a{}.example/".format))
 def test_checking_any_text_ends_in_refused_or_nothing(url: str) -> None:
     with suppress(Refused):
-        check_url(url, private=False)
+        check_url(url, STRICT)
 
 
 def answering(*answers: Sequence[str]) -> CheckedResolver:
@@ -264,7 +324,7 @@ def answering(*answers: Sequence[str]) -> CheckedResolver:
     async def lookup(host: str, port: int, family: socket.AddressFamily) -> Sequence[str]:
         return next(pending)
 
-    return CheckedResolver(private=False, lookup=lookup)
+    return CheckedResolver(STRICT, lookup)
 
 
 def test_a_name_resolves_to_its_addresses() -> None:
@@ -300,7 +360,7 @@ def test_a_name_without_addresses_is_a_failed_lookup_not_a_refusal() -> None:
 @pytest.mark.parametrize("host", [*ODD_LOOPBACKS, "①②⑦.0.0.1", "localhost"])
 def test_an_odd_spelling_is_refused_for_the_address_that_the_system_makes_of_it(host: str) -> None:
     async def resolve() -> None:
-        resolver = CheckedResolver(private=False)
+        resolver = CheckedResolver(STRICT)
         try:
             await resolver.resolve(host, 80, socket.AF_UNSPEC)
         finally:
@@ -311,10 +371,12 @@ def test_an_odd_spelling_is_refused_for_the_address_that_the_system_makes_of_it(
     assert refused.value.reason == "loopback"
 
 
-def test_no_socket_is_made_for_a_denied_address() -> None:
-    target = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 80))
+def test_no_socket_is_made_for_a_denied_address_or_port() -> None:
+    target = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 25))
 
-    with pytest.raises(Refused):
-        checked_socket(target, private=False)
-    with checked_socket(target, private=True) as made:
+    with pytest.raises(Refused, match="loopback"):
+        checked_socket(target, STRICT)
+    with pytest.raises(Refused, match="port 25"):
+        checked_socket(target, Egress(networks=HOME.networks))
+    with checked_socket(target, HOME) as made:
         assert made.family == socket.AF_INET

@@ -1,32 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import orjson
 import pytest
 from sqlalchemy import Engine, update
 
-from tests.workers.given import NOW, only, received, rows
-from workers import database
+from tests.workers.given import NOW, endpoint, only, received, rows
+from workers import database, ids
 from workers.app import Runtime
 from workers.delivery import endpoints
-from workers.delivery.messages import Outgoing, publish
+from workers.delivery.messages import Outgoing, publish, publish_to
 from workers.models import Delivery, Endpoint, Message
-from workers.vault import open_vault
 
 RECEIPT = Outgoing("msg_1", None, "receipt.issued", b'{"n":1}')
-
-
-def add(runtime: Runtime, *event_types: str) -> str:
-    endpoint_id, _ = endpoints.add(
-        runtime.engine,
-        open_vault(runtime.settings),
-        "http://127.0.0.1:9/hook",
-        event_types=event_types,
-        allow_private=True,
-        now=NOW,
-    )
-    return endpoint_id
 
 
 def published(engine: Engine, *outgoing: Outgoing) -> list[str]:
@@ -36,11 +24,11 @@ def published(engine: Engine, *outgoing: Outgoing) -> list[str]:
 
 def test_a_message_goes_to_the_endpoints_that_want_its_type(runtime: Runtime) -> None:
     exact, prefix, everything, several = (
-        add(runtime, *types)
+        endpoint(runtime, *types)
         for types in (["receipt.issued"], ["receipt.*"], ["*"], ["customer.*", "receipt.issued", "receipt.*"])
     )
     for types in (["receipt"], ["receipt.issued.late"], ["receipts.*"], ["customer.*"]):
-        add(runtime, *types)
+        endpoint(runtime, *types)
 
     deliveries = published(runtime.engine, RECEIPT)
 
@@ -50,7 +38,7 @@ def test_a_message_goes_to_the_endpoints_that_want_its_type(runtime: Runtime) ->
 
 
 def test_a_disabled_endpoint_gets_nothing(runtime: Runtime) -> None:
-    enabled, disabled = add(runtime, "*"), add(runtime, "*")
+    enabled, disabled = endpoint(runtime, "*"), endpoint(runtime, "*")
     with database.write(runtime.engine) as connection:
         endpoints.disable(connection, disabled, "it answered 410 Gone")
 
@@ -61,7 +49,7 @@ def test_a_disabled_endpoint_gets_nothing(runtime: Runtime) -> None:
 
 def test_an_endpoint_that_is_added_later_gets_nothing_of_before(runtime: Runtime) -> None:
     published(runtime.engine, RECEIPT)
-    add(runtime, "*")
+    endpoint(runtime, "*")
 
     assert published(runtime.engine, RECEIPT) == []
     assert rows(runtime.engine, Delivery) == []
@@ -78,7 +66,7 @@ def test_the_body_is_fixed_once_as_standard_webhooks_recommends(runtime: Runtime
 
 
 def test_a_delivery_waits_to_be_made_at_once(runtime: Runtime) -> None:
-    add(runtime, "*")
+    endpoint(runtime, "*")
 
     published(runtime.engine, RECEIPT)
 
@@ -88,7 +76,7 @@ def test_a_delivery_waits_to_be_made_at_once(runtime: Runtime) -> None:
 
 
 def test_a_message_published_before_is_left_as_it_is(runtime: Runtime) -> None:
-    add(runtime, "*")
+    endpoint(runtime, "*")
     first = published(runtime.engine, RECEIPT)
 
     again = published(runtime.engine, Outgoing("msg_1", None, "receipt.issued", b'{"n":2}'), RECEIPT)
@@ -99,7 +87,7 @@ def test_a_message_published_before_is_left_as_it_is(runtime: Runtime) -> None:
 
 
 def test_of_many_messages_only_the_new_ones_are_delivered(runtime: Runtime) -> None:
-    add(runtime, "*")
+    endpoint(runtime, "*")
     published(runtime.engine, *(Outgoing(f"msg_{n:03d}", None, "receipt.issued", b"{}") for n in range(0, 300, 2)))
 
     made = published(runtime.engine, *(Outgoing(f"msg_{n:03d}", None, "receipt.issued", b"{}") for n in range(300)))
@@ -113,7 +101,7 @@ def test_nothing_to_publish_is_nothing(engine: Engine) -> None:
 
 
 def test_a_message_is_taken_back_with_its_cause(runtime: Runtime) -> None:
-    add(runtime, "*")
+    endpoint(runtime, "*")
     event_id = received(runtime.engine)
 
     def fail() -> None:
@@ -128,8 +116,93 @@ def test_a_message_is_taken_back_with_its_cause(runtime: Runtime) -> None:
 
 
 def test_an_endpoint_without_types_gets_nothing(runtime: Runtime) -> None:
-    add(runtime, "*")
+    endpoint(runtime, "*")
     with database.write(runtime.engine) as connection:
         connection.execute(update(Endpoint).values(event_types=[]))
 
     assert published(runtime.engine, RECEIPT) == []
+
+
+# --- what an endpoint asks for --------------------------------------------------------------------
+
+
+def got(engine: Engine, *outgoing: Outgoing) -> set[str]:
+    """Which endpoints get a message."""
+    made = published(engine, *outgoing)
+    return {delivery.endpoint_id for delivery in rows(engine, Delivery) if delivery.id in made}
+
+
+def test_an_endpoint_with_sources_gets_only_what_comes_of_them(runtime: Runtime) -> None:
+    everything, of_shop = endpoint(runtime), endpoint(runtime, sources=("shop",))
+    of_till = endpoint(runtime, sources=("shop", "till"))
+
+    def of(source: str | None) -> set[str]:
+        return got(runtime.engine, Outgoing(ids.new("msg"), None, "receipt.issued", b"{}", source=source))
+
+    assert of("shop") == {everything, of_shop, of_till}
+    assert of("till") == {everything, of_till}
+    assert of("mill") == {everything}
+    assert of(None) == {everything}
+
+
+def test_a_message_has_the_source_of_its_event(runtime: Runtime) -> None:
+    published(runtime.engine, replace(RECEIPT, source="shop"))
+
+    message = only(runtime.engine, Message)
+    assert (message.source, message.forwarded, message.content_type) == ("shop", False, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("*", False),
+        ("billhook.*", True),
+        ("billhook.endpoint.*", True),
+        ("billhook.endpoint.disabled", True),
+        ("billhook.delivery.*", False),
+        ("billhooks.*", False),
+    ],
+)
+def test_billhooks_own_messages_go_to_who_asks_for_them_by_name(pattern: str, wanted: bool, runtime: Runtime) -> None:
+    asks = endpoint(runtime, "receipt.*", pattern, sources=("shop",))
+
+    notice = Outgoing("msg_1", None, "billhook.endpoint.disabled", b"{}")
+
+    assert got(runtime.engine, notice) == ({asks} if wanted else set())
+
+
+def test_an_endpoint_that_is_spoken_of_can_be_left_out(runtime: Runtime) -> None:
+    sick, other = endpoint(runtime, "billhook.*"), endpoint(runtime, "billhook.*")
+
+    with database.write(runtime.engine) as connection:
+        publish(connection, [Outgoing("msg_1", None, "billhook.endpoint.disabled", b"{}")], now=NOW, never_to=sick)
+
+    assert only(runtime.engine, Delivery).endpoint_id == other
+
+
+def test_a_forwarded_message_is_its_bytes_and_goes_to_who_forwards(runtime: Runtime) -> None:
+    endpoint(runtime)
+    forwards, both = endpoint(runtime, "invoice.*", forward=True), endpoint(runtime, forward=True)
+    body = b'{"total": 10400.00, "total": 1e2}\n\xff'
+    raw = Outgoing("msg_1", None, "invoice.paid", body, forwarded=True, content_type="text/plain; charset=latin-1")
+
+    assert got(runtime.engine, raw) == {forwards, both}
+    assert got(runtime.engine, replace(RECEIPT, id="msg_2")) >= {both}
+    message = rows(runtime.engine, Message)[0]
+    assert (message.body, message.forwarded, message.content_type) == (body, True, "text/plain; charset=latin-1")
+
+
+def test_a_message_can_be_for_one_endpoint_alone(runtime: Runtime) -> None:
+    endpoint(runtime)
+    mine = endpoint(runtime, "customer.*", sources=("till",))
+
+    with database.write(runtime.engine) as connection:
+        delivery_id = publish_to(connection, mine, replace(RECEIPT, source="shop"), now=NOW)
+
+    delivery, message = only(runtime.engine, Delivery), only(runtime.engine, Message)
+    assert (delivery.id, delivery.endpoint_id, delivery.message_id) == (delivery_id, mine, message.id)
+    assert orjson.loads(message.body)["type"] == "receipt.issued"
+
+
+def test_the_body_of_a_message_is_not_in_its_repr() -> None:
+    assert "pa55word" not in repr(replace(RECEIPT, data=b"pa55word"))
