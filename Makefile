@@ -19,14 +19,14 @@ demo: $(VENV)/ready
 	@$(BIN)/billhook demo
 
 test: $(VENV)/ready
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 storm: $(VENV)/ready
 	TEST_STORM_EVENTS=20000 $(BIN)/pytest --log-cli-level=info tests/acceptance/test_storm.py
 	TEST_DELIVERIES=5000 $(BIN)/pytest --log-cli-level=info tests/acceptance/test_deliveries_killed.py
 
 coverage: $(VENV)/ready
-	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -36,7 +36,7 @@ from workers import app, database
 from workers.app import Runtime
 from workers.settings import Settings
 
-CONCURRENCY = 50
+CONCURRENCY = 200
 """Exchanges at once, of the bare loop and with our one endpoint; the twenty have their usual limits."""
 SLOWNESS = 30.0
 """Seconds until the slow endpoint answers; the worker does not wait that long."""

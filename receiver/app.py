@@ -52,7 +52,7 @@ def create_app(runtime: Runtime) -> Receiver:
     settings = runtime.settings
     window = Window(runtime.redis, settings.redis_prefix)
 
-    held = Held(runtime.engine)
+    held = Held(runtime.engine, autocommit=True)
 
     def accept(arrivals: Sequence[Arrival]) -> list[Outcome]:
         return inbox.accept(held, arrivals, window)

@@ -14,6 +14,8 @@ from typing import Any
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import Engine
 
 from workers import database, embedded
@@ -70,7 +72,13 @@ def start(settings: Settings, *, answer_within: float = 10.0) -> Runtime:
     runtime = Runtime(
         settings=settings,
         engine=database.connect(settings),
-        redis=Redis.from_url(url, socket_timeout=answer_within, socket_connect_timeout=answer_within),
+        redis=Redis.from_url(
+            url,
+            socket_timeout=answer_within,
+            socket_connect_timeout=answer_within,
+            # Once more at once, if a connection was closed while idle. Who can do without Redis must not wait for it.
+            retry=Retry(NoBackoff(), 1),
+        ),
     )
     _runtimes[:] = [runtime]
     return runtime

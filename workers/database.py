@@ -124,21 +124,22 @@ def read(engine: Engine) -> Iterator[Connection]:
 class Held:
     """A connection that one thread keeps, for transactions that follow each other closely.
 
-    To take one from the pool, to ask whether it lives, to begin, to commit and to give it back takes longer than the
-    one statement of most of them. So on PostgreSQL each statement commits by itself. After a failure of any kind the
-    connection is given up, and the next transaction connects anew.
+    To take one from the pool, to ask whether it lives and to give it back takes as long as a statement. After a failure
+    of any kind the connection is given up, and the next transaction connects anew.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, autocommit: bool = False) -> None:
+        """With `autocommit` each statement on PostgreSQL is a transaction of its own, which saves two more."""
         self._engine = engine
+        self._autocommit = autocommit and engine.dialect.name == "postgresql"
         self._connection: Connection | None = None
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """As `write`; on PostgreSQL each statement is a transaction."""
+        """As `write`."""
         if self._connection is None:
             self._connection = self._engine.connect()
-            if self._engine.dialect.name == "postgresql":
+            if self._autocommit:
                 self._connection = self._connection.execution_options(isolation_level="AUTOCOMMIT")
             self._connection.detach()  # it is closed with us, whatever became of its pool
         try:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import ColumnElement
 
+from workers import database
 from workers.models import RUNNING, WAITING, AnyRow, EventRow, Work
 
 Clock = Callable[[], datetime]
@@ -44,9 +45,10 @@ def claim(
     Counts the start before the work begins, so that work which kills its process is seen to. `only` is a further
     condition on a row, `values` what else is written into it.
     """
+    mine = database.among(connection.dialect.name, table.id, list(ids))
     free = (
         select(table.id)
-        .where(table.id.in_(ids), table.status.in_((WAITING, RUNNING)), table.next_attempt_at <= now)
+        .where(mine, table.status.in_((WAITING, RUNNING)), table.next_attempt_at <= now)
         .with_for_update(skip_locked=True)
     )
     if only is not None:

@@ -26,7 +26,7 @@ DELIVERED_SECONDS = Histogram(
 )
 ENDPOINTS = Counter("billhook_endpoint_changes", "Endpoints warned about, disabled or recovered.", ["change"])
 REDELIVERED = Counter(
-    "billhook_redelivered", "Deliveries that somebody asked for: retried, recovered or missing ones.", ["kind"]
+    "billhook_redelivered", "Deliveries that were asked for again: retried, recovered or missing ones.", ["kind"]
 )
 OCCURRENCES = Counter("billhook_occurrences", "Due dates of schedules, by what became of them.", ["outcome"])
 RECONCILED = Counter(

@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     )
 
     delivery_timeout: Seconds = Field(20.0, description="Seconds one attempt may take, from connect to answer.")
-    deliveries_in_flight: PositiveInt = Field(200, description="Deliveries that one process has under way at once.")
+    deliveries_in_flight: PositiveInt = Field(400, description="Deliveries that one process has under way at once.")
     endpoint_concurrency: PositiveInt = Field(
         20, description="Deliveries under way to one endpoint, over all processes, where it has no limit of its own."
     )

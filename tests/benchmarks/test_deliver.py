@@ -11,6 +11,7 @@ from benchmarks.deliver import report
 from benchmarks.exchanges import exchanged
 from benchmarks.servers import ServerError
 from benchmarks.sink import SLOW, sink
+from tests.services import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmark listens on 127.0.0.1 to 127.0.0.20")
 
@@ -38,7 +39,7 @@ def test_a_slow_path_is_answered_when_its_time_has_come(tmp_path: Path) -> None:
 
 def test_a_bare_loop_that_reaches_nobody_says_so_in_one_line() -> None:
     with pytest.raises(ServerError, match=r"the bare loop: no connection: connection refused"):
-        exchanged(["http://127.0.0.1:1/hook"], 1, 1)
+        exchanged([f"http://127.0.0.1:{free_port()}/hook"], 1, 1)
 
 
 def test_each_rate_stands_beside_the_loop_with_as_many_endpoints(capsys: pytest.CaptureFixture[str]) -> None:

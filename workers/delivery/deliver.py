@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, bindparam, select, update
 
 from handlers.vocabulary import INTERNAL
 from workers import database, ids, leases, retry
+from workers.database import Held
 from workers.delivery import health, keys, notices
 from workers.delivery.gate import Gate
 from workers.delivery.messages import OWN
@@ -41,7 +42,7 @@ class Courier:
     lease: timedelta
     """Longer than an exchange can take."""
     defaults: Defaults = field(default_factory=Defaults)
-    in_flight: int = 200
+    in_flight: int = 400
     """Deliveries that are under way at once."""
     clock: Clock = utcnow
     chance: Callable[[], float] = field(default=random.random)
@@ -116,13 +117,13 @@ _OURS = {"interrupted": timedelta(0), "proxy": timedelta(seconds=30)}
 Ended = tuple[Prepared, Answer]
 
 
-def record(courier: Courier, ended: Sequence[Ended]) -> Told:
+def record(courier: Courier, held: Held, ended: Sequence[Ended]) -> Told:
     """Write these attempts down, and what they mean for their deliveries and endpoints; what is to be rung for."""
     now = courier.clock()
     rows = [_row(courier, one, answer, now) for one, answer in ended]
-    with database.write(courier.engine) as connection:
-        held = database.update_held(connection, Delivery, rows)
-        mine = [(pair, row) for pair, row in zip(ended, rows, strict=True) if row["id"] in held]
+    with held.write() as connection:
+        ours = database.update_held(connection, Delivery, rows)
+        mine = [(pair, row) for pair, row in zip(ended, rows, strict=True) if row["id"] in ours]
         made = [(pair, row) for pair, row in mine if pair[1].error not in _OURS]
         if made:
             database.insert_new(connection, Attempt, [_attempt(*pair) for pair, _ in made])
@@ -132,7 +133,7 @@ def record(courier: Courier, ended: Sequence[Ended]) -> Told:
         ]
         rung = notices.tell(connection, told, now=now)
     for pair, row in zip(ended, rows, strict=True):
-        _report(*pair, row["status"] if row["id"] in held else "lost", now)
+        _report(*pair, row["status"] if row["id"] in ours else "lost", now)
     return rung
 
 

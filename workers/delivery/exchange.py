@@ -226,6 +226,9 @@ def _explain(exception: Exception, terms: Terms) -> tuple[Error, str]:
     cause = exception
     if isinstance(exception, httpx.TransportError) and isinstance(exception.__cause__, Exception):
         cause = exception.__cause__
+    if isinstance(cause, aiohttp.ClientHttpProxyError) and cause.status != 407:
+        # It does let us in: what it could not reach, or does not want to, is the endpoint.
+        return "connect", f"no connection: the proxy answered {cause.status}"
     for kind, error, sentence in _ENDINGS:
         if isinstance(cause, kind):
             return error, sentence.format(detail=_detail(cause), connect=terms.connect, deadline=terms.deadline)

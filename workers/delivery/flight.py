@@ -18,10 +18,12 @@ from importlib.metadata import version
 from typing import Any
 
 from celery import signals
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from workers import database
 from workers.app import DELIVER, PROCESS, STOPPING, Runtime, app, ring, ringing, runtime
+from workers.database import Held
 from workers.delivery import line
 from workers.delivery.deliver import Courier, Ended, Prepared, prepare, record, request
 from workers.delivery.egress import Egress
@@ -36,8 +38,14 @@ from workers.vault import open_vault
 
 _NOTED = 16
 """Messages that may wait to be looked at; beyond it whoever brings one waits."""
+_RECORDED_WITHIN = 2.0
+"""Seconds in which what was cut off is given back."""
 _LANDS_WITHIN = 20.0
 """Seconds that exchanges get to end in when their process stops; less than what the worker has for all of it."""
+_GATHERING = 0.005
+"""Seconds that what has ended waits for more to end."""
+_FRESH = 0.25
+"""Seconds for which an endpoint is not read again: so long it may take until a change of it is heeded."""
 _AFTER_FAILURE = 1.0
 """Seconds after which what the database did not take is tried again."""
 
@@ -55,6 +63,7 @@ class Flight:
 
     def __init__(self, courier: Courier) -> None:
         self._courier = courier
+        self._held = Held(courier.engine)
         self._stirred = threading.Condition()
         self._news = _News()
         self._under_way: dict[str, Prepared] = {}
@@ -62,7 +71,10 @@ class Flight:
         """Endpoints at which more may be due than could be begun."""
         self._later: dict[str, float] = {}
         """Endpoints whose rate allows more from then on, by the monotonic clock."""
+        self._targets: dict[str, tuple[float, Target]] = {}
+        """Endpoints, and until when they are taken to be as they were read, by the monotonic clock."""
         self._closing = False
+        self._thread = threading.Thread(target=self._forever, name="flight", daemon=True)
         self.attempted = 0
 
     def take(self, delivery_ids: Sequence[str]) -> None:
@@ -73,28 +85,29 @@ class Flight:
             self._stirred.notify_all()
 
     def start(self) -> None:
-        """Turn for as long as the process lives."""
-        threading.Thread(target=self._forever, name="flight", daemon=True).start()
+        """Turn for as long as the process lives, or until `close`."""
+        self._thread.start()
 
     def finish(self) -> int:
         """Turn until nothing that was noted is due or under way any more; how many attempts were made.
 
         Raises SQLAlchemy's errors.
         """
-        while self._news.noted or self._under_way or self._more or self._later:
-            self.turn()
+        try:
+            while self._news.noted or self._under_way or self._more or self._later:
+                self.turn()
+        finally:
+            self._held.close()
         return self.attempted
 
     def close(self, within: float) -> None:
-        """Begin nothing more; let what is under way end for so many seconds, and give the rest back."""
-        ends = time.monotonic() + within
+        """Begin nothing more; let what is under way end for so many seconds, and give the rest back. After `start`."""
         with self._stirred:
             self._closing = True
             self._stirred.notify_all()
-            self._stirred.wait_for(lambda: not self._under_way, max(0.0, ends - time.monotonic()))
-        self._courier.sender.close()
-        with self._stirred:
-            self._stirred.wait_for(lambda: not self._under_way, 2.0)
+        self._thread.join(within)
+        self._courier.sender.close()  # hands over what it cuts off
+        self._thread.join(_RECORDED_WITHIN)
 
     def turn(self) -> None:
         """Record what has ended, and begin what may begin. Raises SQLAlchemy's errors; what ended stays in hand."""
@@ -120,18 +133,25 @@ class Flight:
             except Exception:
                 log.exception("a turn of the deliveries failed", action="flight_failed")
                 time.sleep(_AFTER_FAILURE)
+        self._held.close()
 
     def _gather(self) -> tuple[Sequence[Sequence[str]], dict[str, Answer]]:
         with self._stirred:
             self._stirred.wait_for(self._anything, self._patience())
+            if self._news.ended and not self._news.noted:
+                # A turn costs nearly the same for one as for many.
+                self._stirred.wait_for(self._enough, _GATHERING)
             news, self._news = self._news, _News()
             self._stirred.notify_all()
-            return news.noted, news.ended
+            return news.noted, {key: answer for key, answer in news.ended.items() if key in self._under_way}
 
     def _anything(self) -> bool:
         news = bool(self._news.noted or self._news.ended)
         over = self._closing and not self._under_way
         return news or over or (bool(self._more) and self._room() > 0)
+
+    def _enough(self) -> bool:
+        return bool(self._news.noted) or self._closing or 2 * len(self._news.ended) >= len(self._under_way)
 
     def _patience(self) -> float | None:
         return max(0.0, min(self._later.values()) - time.monotonic()) if self._later else None
@@ -149,8 +169,11 @@ class Flight:
 
     def _record(self, ended: Mapping[str, Answer]) -> None:
         pairs: list[Ended] = [(self._under_way[key], answer) for key, answer in ended.items()]
-        told = record(self._courier, pairs)
+        told = record(self._courier, self._held, pairs)
         self.attempted += len(pairs)
+        for one, answer in pairs:
+            if not (answer.ok and one.target.health.sound):
+                self._targets.pop(one.target.id, None)  # it is not any more as it was
         if told.event_ids:
             ring(PROCESS, told.event_ids)
         if told.delivery_ids:
@@ -180,26 +203,36 @@ class Flight:
         if not let:
             return
         try:
-            with database.write(self._courier.engine) as connection:
+            with self._held.write() as connection:
                 prepared = prepare(self._courier, connection, sorted(let), targets)
-        except BaseException:
-            self._courier.gate.leave((endpoint_id, key) for key, endpoint_id in let.items())
-            raise
-        taken = {one.row.id for one in prepared}
-        self._courier.gate.leave((endpoint_id, key) for key, endpoint_id in let.items() if key not in taken)
-        self._send(prepared)
+            self._send(prepared)
+        finally:
+            # What was not taken, or could not be sent: its lease ends by itself.
+            left = ((endpoint_id, key) for key, endpoint_id in let.items() if key not in self._under_way)
+            self._courier.gate.leave(left)
 
     def _look(self, endpoint_ids: set[str], noted: Sequence[str]) -> tuple[dict[str, Target], dict[str, Line], int]:
         """The endpoints where something may be due; what is due at those that can be sent to; how much was asked."""
-        courier, now = self._courier, self._courier.clock()
-        with database.write(courier.engine) as connection:
+        now = self._courier.clock()
+        with self._held.write() as connection:
             wanted = endpoint_ids | (line.endpoints_of(connection, noted, now) if noted else set())
-            targets = look_up(connection, courier.vault, sorted(wanted), defaults=courier.defaults, now=now)
+            targets = self._read(connection, sorted(wanted), now)
             line.cancel(connection, [one.id for one in targets.values() if not one.health.enabled], now=now)
             able = [one.id for one in targets.values() if _able(one, now)]
             widest = max((targets[endpoint_id].places for endpoint_id in able), default=0)
             most = max(2, min(widest, 2 * self._room() // max(1, len(able))))
-            return targets, line.lines(connection, able, now=now, most=most) if able else {}, most
+            due = line.lines(connection, able, now=now, most=most) if able else {}
+        # One whose lease is over may be under way here all the same, where a clock was set or the machine stood still.
+        return targets, {key: found.without(self._under_way) for key, found in due.items()}, most
+
+    def _read(self, connection: Connection, endpoint_ids: Sequence[str], now: datetime) -> dict[str, Target]:
+        """These endpoints, by id; those that were read a moment ago, as they were then."""
+        courier, moment = self._courier, time.monotonic()
+        self._targets = {key: one for key, one in self._targets.items() if one[0] > moment}
+        stale = [one for one in endpoint_ids if one not in self._targets]
+        found = look_up(connection, courier.vault, stale, defaults=courier.defaults, now=now)
+        self._targets |= {key: (moment + _FRESH, one) for key, one in found.items()}
+        return {key: self._targets[key][1] for key in endpoint_ids if key in self._targets}
 
     def _enter(self, targets: Mapping[str, Target], due: Mapping[str, Line], most: int) -> dict[str, str]:
         """The deliveries that the limits let begin, each with its endpoint."""
@@ -217,7 +250,7 @@ class Flight:
             one, asked = let[queue.endpoint_id], len(queue.first) + len(queue.again)
             if one.wait:
                 self._later[queue.endpoint_id] = time.monotonic() + one.wait
-            elif len(one.ids) == asked and (asked < len(due[queue.endpoint_id]) or asked >= most):
+            elif len(one.ids) == asked < queue.places and (asked < len(due[queue.endpoint_id]) or asked >= most):
                 self._more.add(queue.endpoint_id)
         return {key: endpoint_id for endpoint_id, one in let.items() for key in one.ids}
 
@@ -237,8 +270,13 @@ class Flight:
         requests = {one.row.id: request(one, timestamp) for one in prepared}
         with self._stirred:
             self._under_way.update((one.row.id, one) for one in prepared)
-        if requests:
+        try:
             self._courier.sender.begin(requests, self._hear)
+        except BaseException:
+            with self._stirred:
+                for key in requests:
+                    del self._under_way[key]
+            raise
 
     def _hear(self, answers: Mapping[str, Answer]) -> None:
         with self._stirred:

@@ -2,8 +2,8 @@
 
 One atomic script decides for an endpoint. What failed before may take half of its places at most, and always gets one
 of several, so that first attempts never wait behind old ones, nor old ones for ever. A place that its process does not
-give back, because it died, is free when the delivery's lease ends. Without Redis each process counts its own: then
-more may be under way than the limit says, but nothing stands still.
+give back, because it died, is free when the delivery's lease ends. Without Redis each process counts its own
+places and no rate is kept: then more may be under way than the limits say, but nothing stands still.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ local again_free = math.min(again, again_places - redis.call('ZCARD', KEYS[2]))
 local tokens, wait = free, 0
 if rate > 0 then
   local kept = redis.call('HMGET', KEYS[3], 'tokens', 'at')
-  tokens = tonumber(kept[1]) or rate
-  tokens = math.min(rate, tokens + math.max(0, now - (tonumber(kept[2]) or now)) * rate / 1000)
+  local deep = math.max(1, rate / 10)
+  tokens = tonumber(kept[1]) or deep
+  tokens = math.min(deep, tokens + math.max(0, now - (tonumber(kept[2]) or now)) * rate / 1000)
 end
 local whole = math.min(free, math.floor(tokens))
 local reserved = 0
-if again_free > 0 and places > 1 and whole > 1 then reserved = 1 end
+-- Where only one may begin, each fourth time by chance: under a rate it is always only one.
+if again_free > 0 and places > 1 and (whole > 1 or whole == 1 and time[2] % 4 == 0) then reserved = 1 end
 local got_first = math.max(0, math.min(first, whole - reserved))
 local got_again = math.max(0, math.min(again_free, whole - got_first))
 for i = 1, got_first do redis.call('ZADD', KEYS[1], now + lease, ARGV[5 + i]) end
@@ -73,7 +75,7 @@ class Queue:
     places: int
     """Deliveries under way at once."""
     rate: int
-    """Deliveries begun in a second; 0 is without limit."""
+    """Deliveries begun in a second, a tenth of them at once; 0 is without limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """How an endpoint is: sound, failing, held off, to be warned about or disabled. Pure: state and answers in, state out.
 
-After `OPENS_AFTER` failures in a row that speak of the endpoint rather than of one message (no answer, 5xx, 408, 429),
-nothing is sent to it for as long as it has been failing, 30 seconds to 5 minutes; then one delivery goes out to see.
+After `OPENS_AFTER` failures in a row, the last of which speaks of the endpoint rather than of one message (no answer,
+5xx, 408, 429), nothing is sent to it for 30 seconds, and then, while it keeps failing, for as long as it has been, up
+to 5 minutes; after each hold one delivery goes out to see.
 An endpoint that asks for patience (Retry-After with 429 or a 5xx; 429, 502, 503, 504 without) is held off at once:
 Standard Webhooks, "Operational considerations" of senders.
 """
@@ -108,7 +109,9 @@ def _held_until(health: Health, answer: Answer, now: datetime, chance: float) ->
         wish = THROTTLED if answer.retry_after is None else timedelta(seconds=answer.retry_after)
         holds.append(now + min(wish, LONGEST_WISH))
     if health.failures >= OPENS_AFTER and health.failing_since is not None:
-        hold = min(max(now - health.failing_since, SHORTEST_HOLD), LONGEST_HOLD)
+        # Before its first hold what failed may have been single messages.
+        failing = now - health.failing_since if health.probing else SHORTEST_HOLD
+        hold = min(max(failing, SHORTEST_HOLD), LONGEST_HOLD)
         holds.append(now + hold * (1 + JITTER * chance))
     latest = max(holds)
     return latest if latest > now else health.held_until

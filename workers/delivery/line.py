@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -26,6 +26,10 @@ class Line:
 
     def __len__(self) -> int:
         return len(self.first) + len(self.again)
+
+    def without(self, ids: Container[str]) -> Line:
+        """This line without those."""
+        return Line([one for one in self.first if one not in ids], [one for one in self.again if one not in ids])
 
 
 def endpoints_of(connection: Connection, delivery_ids: Sequence[str], now: datetime) -> set[str]:

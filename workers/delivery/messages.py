@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -53,11 +53,11 @@ def publish(
     if not outgoing:
         return []
     fresh = _store(connection, outgoing, now)
-    endpoints = connection.execute(select(*WANTS).where(Endpoint.status == "enabled")).all()
+    endpoints = connection.execute(select(*WANTS, Endpoint.schedule).where(Endpoint.status == "enabled")).all()
     return _deliver(
         connection,
         [
-            _delivery(one.id, endpoint.id, now)
+            _delivery(one.id, endpoint.id, now, wait=endpoint.schedule[0] if endpoint.schedule else 0)
             for one in outgoing
             if one.id in fresh
             for endpoint in endpoints
@@ -112,7 +112,9 @@ def _wrapped(one: Outgoing, now: datetime) -> bytes:
     return orjson.dumps({"type": one.type, "timestamp": now, "data": orjson.Fragment(one.data)})
 
 
-def _delivery(message_id: str, endpoint_id: str, now: datetime) -> dict[str, Any]:
+def _delivery(message_id: str, endpoint_id: str, now: datetime, *, wait: float = 0) -> dict[str, Any]:
+    """A delivery whose first attempt is due after so many seconds."""
+    due = now + timedelta(seconds=wait)
     return {
         "id": ids.new("dlv"),
         "message_id": message_id,
@@ -121,7 +123,7 @@ def _delivery(message_id: str, endpoint_id: str, now: datetime) -> dict[str, Any
         "starts": 0,
         "fence": 0,
         "attempts": 0,
-        "next_attempt_at": now,
-        "ring_at": now,
+        "next_attempt_at": due,
+        "ring_at": due,
         "created_at": now,
     }

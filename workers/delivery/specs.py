@@ -52,10 +52,10 @@ class EndpointSpec:
     def described(self, only: Collection[str] | None = None) -> dict[str, Any]:
         """As JSON for the audit log: of what is secret, or long, only the names or that it is there.
 
-        What stands behind the ? of a URL is often a token.
+        The path of a URL is often a token, as what stands behind its ? is.
         """
         short = {
-            "url": self.url.partition("?")[0],
+            "url": "/".join(self.url.partition("?")[0].split("/")[:3]),
             "headers": sorted(self.headers),
             "ca": self.ca is not None,
             "client_certificate": self.client_certificate is not None,

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.workers.delivery.given import Reply, Subscriber, a_sender, add, answering, publish_some, subscribing
+from tests.workers.delivery.given import (
+    HERE,
+    LEASE,
+    TLS,
+    Reply,
+    Subscriber,
+    a_sender,
+    add,
+    answering,
+    publish_some,
+    subscribing,
+)
 from tests.workers.given import NOW, Clock, only, rows
 from workers import database
 from workers.app import Runtime
 from workers.delivery import flight
 from workers.delivery.deliver import Courier
+from workers.delivery.exchange import Answer, Request
 from workers.delivery.flight import Flight, deliver
 from workers.delivery.gate import Queue
+from workers.delivery.sender import Sender
 from workers.models import Attempt, Delivery, Endpoint
 
 
@@ -101,9 +114,9 @@ def test_a_rate_is_kept(courier: Courier, subscriber: Subscriber) -> None:
     subscriber.reply = note
     add(courier, subscriber.url, rate=20)
 
-    assert deliver(courier, publish_some(courier, 26)) == 26
+    assert deliver(courier, publish_some(courier, 8)) == 8
 
-    # A second's worth may begin at once, the other six twentieths of a second apart.
+    # Two may begin at once, the other six twentieths of a second apart.
     assert arrived[-1] - arrived[0] > 0.2
 
 
@@ -220,6 +233,48 @@ def test_a_delivery_without_a_free_place_is_left_to_the_sweep(
     assert flight.sweep(runtime, clock) == 1
     courier.gate.leave([(endpoint_id, "dlv_other")])
     assert deliver(courier, deliveries) == 2
+
+
+def test_what_is_under_way_is_not_begun_again_though_its_lease_is_over(
+    courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    subscriber.reply = held = Held()
+    add(courier, subscriber.url)
+    deliveries = publish_some(courier)
+    with flying(courier) as flown:
+        flown.take(deliveries)
+        held.wait_for(1)
+        clock.turn(LEASE.total_seconds() + 1)  # it was set, or the machine stood still
+        flown.take(deliveries)
+        flown.take(deliveries)
+        held.free.set()
+        until(flown, 1)
+
+    assert len(subscriber.bodies) == 1
+    assert statuses(courier) == {"succeeded": 1}
+
+
+class Refusing(Sender):
+    """It has no thread left, once."""
+
+    def begin(self, requests: Mapping[str, Request], ended: Callable[[Mapping[str, Answer]], None]) -> None:
+        self.begin = super().begin  # type: ignore[method-assign]
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_sender_that_cannot_begin_loses_no_delivery_and_no_place(
+    courier: Courier, subscriber: Subscriber, clock: Clock
+) -> None:
+    add(courier, subscriber.url, concurrency=1)
+    deliveries = publish_some(courier)
+    unable = replace(courier, sender=Refusing(user_agent="x", egress=HERE, tls=TLS))
+    with pytest.raises(RuntimeError, match="new thread"):
+        deliver(unable, deliveries)
+
+    clock.turn(LEASE.total_seconds())
+
+    assert deliver(unable, deliveries) == 1
+    unable.sender.close()
 
 
 def test_two_processes_share_an_endpoints_places(courier: Courier, subscriber: Subscriber) -> None:

@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.services import free_port
 from workers.app import Runtime
@@ -77,19 +79,28 @@ def test_a_process_that_died_has_its_places_until_its_leases_end(runtime: Runtim
     assert found == named("b", 4)
 
 
-def test_a_rate_lets_a_seconds_worth_begin_and_says_when_to_ask_again(runtime: Runtime) -> None:
+def test_a_rate_lets_a_tenth_of_a_second_begin_at_once_and_says_when_to_ask_again(runtime: Runtime) -> None:
     mine = gate(runtime)
 
-    now = mine.enter([queue(named("a", 9), places=100, rate=5)])["ep_1"]
-    then = mine.enter([queue(named("b", 9), places=100, rate=5)])["ep_1"]
+    now = mine.enter([queue(named("a", 9), places=100, rate=50)])["ep_1"]
+    then = mine.enter([queue(named("b", 9), places=100, rate=50)])["ep_1"]
 
     assert len(now.ids) == 5
-    assert len(then.ids) <= 1  # where a fifth of a second went by
-    assert 0 < now.wait <= 0.2
+    assert len(then.ids) < 5  # one where a fiftieth of a second went by
+    assert 0 < now.wait <= 0.02
+
+
+def test_under_a_rate_what_failed_before_is_not_starved_by_first_attempts(runtime: Runtime) -> None:
+    mine, begun = gate(runtime), ""
+    while not {"f", "r"} <= set(begun):
+        begun += "".join(one[0] for one in let(mine, queue(["f"], ["r"], places=9_999, rate=500)))
+        mine.leave([("ep_1", "f"), ("ep_1", "r")])
+
+    assert begun[0] in "fr"
 
 
 def test_without_redis_each_process_counts_its_own() -> None:
-    nobody = Redis(port=free_port(), socket_connect_timeout=1)
+    nobody = Redis(port=free_port(), retry=Retry(NoBackoff(), 0))
     mine, other = Gate(nobody, "x:", LEASE), Gate(nobody, "x:", LEASE)
 
     assert let(mine, queue(named("a", 9))) == named("a", 4)

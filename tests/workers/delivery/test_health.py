@@ -51,6 +51,13 @@ def test_an_endpoint_is_held_off_for_as_long_as_it_has_been_failing() -> None:
     assert [hold.total_seconds() for hold in holds] == [30, 30, 60, 120, 240, 300, 300]
 
 
+def test_after_days_of_refused_messages_one_failure_holds_it_off_for_a_moment_only() -> None:
+    refusing = then(failing(timedelta(days=3), 60), WRONG)
+
+    assert refusing.held_until is None
+    assert then(refusing, BROKEN).held_until == NOW + SHORTEST_HOLD
+
+
 def test_one_success_lets_everything_through_again() -> None:
     assert then(then(Health(), *[DOWN] * 50), OK) == Health()
 

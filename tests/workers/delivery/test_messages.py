@@ -47,6 +47,18 @@ def test_a_disabled_endpoint_gets_nothing(runtime: Runtime) -> None:
     assert only(runtime.engine, Delivery).endpoint_id == enabled
 
 
+def test_the_first_attempt_waits_as_the_schedule_of_the_endpoint_says(runtime: Runtime) -> None:
+    patient = endpoint(runtime, "*")
+    with database.write(runtime.engine) as connection:
+        connection.execute(update(Endpoint).where(Endpoint.id == patient).values(schedule=[3600, 5]))
+    usual = endpoint(runtime, "*")
+
+    published(runtime.engine, RECEIPT)
+
+    due = {row.endpoint_id: row.next_attempt_at for row in rows(runtime.engine, Delivery)}
+    assert due == {patient: NOW + timedelta(hours=1), usual: NOW}
+
+
 def test_an_endpoint_that_is_added_later_gets_nothing_of_before(runtime: Runtime) -> None:
     published(runtime.engine, RECEIPT)
     endpoint(runtime, "*")

@@ -190,6 +190,19 @@ def test_a_proxy_that_refuses_is_not_the_endpoints_fault() -> None:
     assert not answer.refused
 
 
+@pytest.mark.parametrize("status", [b"403 Forbidden", b"502 Bad Gateway", b"504 Gateway Timeout"])
+def test_what_a_proxy_cannot_reach_or_forbids_is_an_attempt_at_the_endpoint(status: bytes) -> None:
+    refusal = b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n"
+    with (
+        serving(saying(whole())) as endpoint,
+        proxying(endpoint, refusal=refusal) as proxy,
+        sending(egress=proxy.egress()) as sender,
+    ):
+        (answer,) = sender.send([Request("https://customer.test/", (), b"")])
+    assert (answer.status, answer.error) == (None, "connect")
+    assert answer.detail == f"no connection: the proxy answered {status.split()[0].decode()}"
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_is_not_there_is_not_the_endpoints_fault(scheme: str) -> None:
     with socket.socket() as taken:
