@@ -15,6 +15,7 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as NotConnected
 from redis.retry import Retry
 from sqlalchemy import Engine
 
@@ -77,7 +78,7 @@ def start(settings: Settings, *, answer_within: float = 10.0) -> Runtime:
             socket_timeout=answer_within,
             socket_connect_timeout=answer_within,
             # Once more at once, if a connection was closed while idle. Who can do without Redis must not wait for it.
-            retry=Retry(NoBackoff(), 1),
+            retry=Retry(NoBackoff(), 1, supported_errors=(NotConnected,)),
         ),
     )
     _runtimes[:] = [runtime]
