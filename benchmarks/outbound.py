@@ -50,28 +50,29 @@ class Ours:
         return endpoints.add(self.runtime.engine, vault, spec, Rules(HERE, ()), actor="benchmark", now=utcnow()).id
 
     def publish(self, type_: str, count: int) -> tuple[list[str], list[str]]:
-        """Commit messages, all at once, and ring for none of them yet: their ids, and those of their deliveries."""
+        """Commit messages, all at once, and ring for none of them yet: their ids, and what to ring for."""
         messages = [Outgoing(ids.new("msg"), None, type_, _DATA) for _ in range(count)]
-        delivery_ids: list[str] = []
+        rung: list[str] = []
         with database.write(self.runtime.engine) as connection:
             for first in range(0, count, _TOGETHER):
-                delivery_ids += publish(connection, messages[first : first + _TOGETHER], now=utcnow())
-        return [message.id for message in messages], delivery_ids
+                rung += publish(connection, messages[first : first + _TOGETHER], now=utcnow())
+        return [message.id for message in messages], rung
 
     def rate(self, type_: str, messages: int) -> tuple[float, float]:
         """Deliveries a second of so many messages, and CPU seconds of one. Raises ServerError unless all succeed."""
         self.sink.arrivals()
-        _, delivery_ids = self.publish(type_, messages)
+        message_ids, rung = self.publish(type_, messages)
+        mine = database.among("postgresql", Delivery.message_id, message_ids)
+        count = self._counted(select(func.count()).where(mine))
         cpu, began = cpu_of_family(self.pid), time.perf_counter()
-        app.ring(app.DELIVER, delivery_ids)
-        until(lambda: self.sink.count() >= len(delivery_ids))
+        app.ring(app.DELIVER, rung)
+        until(lambda: self.sink.count() >= count)
         until(lambda: not self._counted(select(func.count()).where(_OPEN)))
         seconds, used = time.perf_counter() - began, cpu_of_family(self.pid) - cpu
         recorded = select(func.count()).select_from(Attempt).join(Delivery)
-        mine = database.among("postgresql", Delivery.id, delivery_ids)
-        if self._counted(recorded.where(mine, Delivery.status == "succeeded")) != len(delivery_ids):
+        if self._counted(recorded.where(mine, Delivery.status == "succeeded")) != count:
             raise ServerError("not every delivery has succeeded with one attempt")
-        return len(delivery_ids) / seconds, used / len(delivery_ids)
+        return count / seconds, used / count
 
     def give_up(self, endpoint_id: str) -> None:
         """Disable an endpoint and cancel what waits for it."""

@@ -45,8 +45,9 @@ class Outgoing:
 def publish(
     connection: Connection, outgoing: Sequence[Outgoing], *, now: datetime, never_to: str | None = None
 ) -> list[str]:
-    """Store messages with one delivery for every enabled endpoint that wants them; the deliveries' ids.
+    """Store messages with one delivery for every enabled endpoint that wants them.
 
+    Returned is what to ring for: one delivery of each endpoint, because whoever looks there finds the others.
     A message whose id is stored already is left as it is: it was published by an earlier start of the same run.
     `never_to` is an endpoint that gets none of them, whatever it wants.
     """
@@ -104,7 +105,7 @@ def _store(connection: Connection, outgoing: Sequence[Outgoing], now: datetime) 
 def _deliver(connection: Connection, deliveries: Sequence[dict[str, Any]]) -> list[str]:
     if deliveries:
         database.insert_new(connection, Delivery, deliveries)
-    return [delivery["id"] for delivery in deliveries]
+    return list({delivery["endpoint_id"]: delivery["id"] for delivery in reversed(deliveries)}.values())
 
 
 def _wrapped(one: Outgoing, now: datetime) -> bytes:

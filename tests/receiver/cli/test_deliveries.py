@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
 from tests.receiver.cli.conftest import Billhook
 from tests.receiver.cli.test_replay import at_a_terminal
@@ -33,7 +33,9 @@ def published(engine: Engine, count: int = 1, *, kind: str = "receipt.issued", l
     """Messages for every endpoint there is; the deliveries' ids."""
     outgoing = [Outgoing(ids.new("msg"), None, kind, b"{}") for _ in range(count)]
     with database.write(engine) as connection:
-        return sorted(publish(connection, outgoing, now=NOW + timedelta(hours=later)))
+        publish(connection, outgoing, now=NOW + timedelta(hours=later))
+        mine = Delivery.message_id.in_([one.id for one in outgoing])
+        return list(connection.execute(select(Delivery.id).where(mine).order_by(Delivery.id)).scalars())
 
 
 def ended(engine: Engine, *delivery_ids: str, status: str = "exhausted") -> None:

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from typing import Any
 
+from sqlalchemy import select
+
 from tests.workers.given import NOW, rows
 from workers import database, ids
 from workers.delivery import endpoints
@@ -87,7 +89,9 @@ def publish_some(courier: Courier, count: int = 1) -> list[str]:
     """Messages for every endpoint there is; the deliveries' ids."""
     outgoing = [Outgoing(ids.new("msg"), None, "receipt.issued", b'{"invoice":"inv_1"}') for _ in range(count)]
     with database.write(courier.engine) as connection:
-        return publish(connection, outgoing, now=NOW)
+        publish(connection, outgoing, now=NOW)
+        mine = Delivery.message_id.in_([one.id for one in outgoing])
+        return list(connection.execute(select(Delivery.id).where(mine).order_by(Delivery.id)).scalars())
 
 
 def by_endpoint(courier: Courier) -> dict[str, AnyRow]:

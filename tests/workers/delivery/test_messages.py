@@ -104,7 +104,7 @@ def test_of_many_messages_only_the_new_ones_are_delivered(runtime: Runtime) -> N
 
     made = published(runtime.engine, *(Outgoing(f"msg_{n:03d}", None, "receipt.issued", b"{}") for n in range(300)))
 
-    assert len(made) == 150
+    assert len(made) == 1  # of one endpoint
     assert len(rows(runtime.engine, Message)) == len(rows(runtime.engine, Delivery)) == 300
 
 
