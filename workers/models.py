@@ -85,7 +85,8 @@ class Work:
     """Work that processes lease: waiting until `next_attempt_at`; while running, leased until then.
 
     `fence` grows with each lease: a result is written only under the fence it was leased with. `ring_at` is
-    when the sweep announces the row if nobody took it; NULL when there is nothing left to do.
+    when the sweep announces the row if nobody took it (deliveries it finds by their endpoints); NULL when there is
+    nothing left to do.
     """
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +12,12 @@ import typer
 from receiver.cli.actor import actor
 from receiver.cli.options import WHEN, moment
 from receiver.cli.output import CommandError, WrongUse, escaped, many, show
-from receiver.cli.records import Json, open_database
+from receiver.cli.records import Json, open_database, rung_for
 from receiver.cli.recover import deliveries
 
 if TYPE_CHECKING:
     from workers.delivery.deliveries import Shown
     from workers.models import AnyRow
-    from workers.settings import Settings
 
 _COLUMNS = ("id", "created_at", "type", "endpoint_id", "status", "attempts", "last")
 _EXCERPT = 300
@@ -89,7 +88,7 @@ def retry(
 
     configured, engine = open_database()
     retried = recover.retry(engine, delivery_ids, actor=actor(), now=utcnow(), succeeded=succeeded)
-    rung = _ring(configured, retried.due)
+    rung = rung_for(configured, retried.due)
     if as_json:
         print(json.dumps({"due": list(retried.due), "under_way": list(retried.under_way), "rung": rung}))
         return
@@ -97,17 +96,6 @@ def retry(
     told += [f"{deliveries(len(retried.under_way))} under way already"] if retried.under_way else []
     told += [] if rung else ["the workers could not be told, and find this by themselves"]
     print("; ".join(told))
-
-
-def _ring(configured: Settings, delivery_ids: Sequence[str]) -> bool:
-    from workers.app import DELIVER, ring, start
-    from workers.embedded import EmbeddedError
-
-    try:
-        start(configured, answer_within=3.0)
-        return ring(DELIVER, delivery_ids)
-    except EmbeddedError:
-        return False
 
 
 def _object(found: Shown) -> dict[str, Any]:

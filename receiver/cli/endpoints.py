@@ -15,7 +15,7 @@ from rich.text import Text
 from receiver.cli import recover
 from receiver.cli.actor import actor
 from receiver.cli.output import WrongUse, console, escaped, show
-from receiver.cli.records import Json, open_database
+from receiver.cli.records import Json, open_database, rung_for
 from receiver.cli.wishes import (
     Ca,
     ClientCertificate,
@@ -231,18 +231,12 @@ def rotate(
 
 def send_test(endpoint_id: Id, as_json: Json = False) -> None:
     """Send a billhook.test message to one endpoint, the way that every message goes."""
-    from workers.app import DELIVER, ring, start
     from workers.delivery import endpoints
-    from workers.embedded import EmbeddedError
     from workers.leases import utcnow
 
     configured, engine = open_database()
     delivery_id = endpoints.send_test(engine, endpoint_id, actor=actor(), now=utcnow())
-    try:
-        start(configured, answer_within=3.0)
-        rung = ring(DELIVER, [delivery_id])
-    except EmbeddedError:
-        rung = False
+    rung = rung_for(configured, [delivery_id])
     if as_json:
         print(json.dumps({"endpoint": endpoint_id, "delivery": delivery_id, "rung": rung}))
         return

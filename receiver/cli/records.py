@@ -14,6 +14,8 @@ from workers import settings
 from workers.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Engine
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -38,6 +40,18 @@ def open_database() -> tuple[Settings, Engine]:
     engine = database.connect(configured)
     database.ensure_schema(configured, engine)
     return configured, engine
+
+
+def rung_for(configured: Settings, delivery_ids: Sequence[str]) -> bool:
+    """Whether the workers could be told that these deliveries are due; if not, their sweep finds them."""
+    from workers.app import DELIVER, ring, start
+    from workers.embedded import EmbeddedError
+
+    try:
+        start(configured, answer_within=3.0)
+        return ring(DELIVER, delivery_ids)
+    except EmbeddedError:
+        return False
 
 
 def quiet(configured: Settings) -> None:

@@ -21,6 +21,7 @@ import aiohttp
 import httpx
 
 from workers.delivery.egress import Egress, Refused, check_url
+from workers.delivery.headers import NAME, VALUE
 from workers.delivery.trust import Unusable
 from workers.delivery.wires import ProxyError, Wires
 from workers.retry import MAX_RETRY_AFTER
@@ -52,8 +53,6 @@ Error = Literal[
     "unexpected",
 ]
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[\t -~]*")
 _SECONDS = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
@@ -168,7 +167,7 @@ async def _converse(wires: Wires, request: Request, heard: _Heard, terms: Terms)
 def _outgoing(request: Request, terms: Terms) -> httpx.Request:
     url = _checked(request.url, terms.egress)
     for name, value in request.headers:
-        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+        if NAME.fullmatch(name) is None or VALUE.fullmatch(value) is None:
             raise _Unsendable("a header's name or value contains characters that HTTP does not allow")
         if name.lower() in OWN_HEADERS or name.lower().startswith("proxy-"):
             raise _Unsendable(f"the header {name} cannot be set")

@@ -58,7 +58,7 @@ def publish(
     return _deliver(
         connection,
         [
-            _delivery(one.id, endpoint.id, now, wait=endpoint.schedule[0] if endpoint.schedule else 0)
+            new_delivery(one.id, endpoint.id, now, wait=endpoint.schedule[0] if endpoint.schedule else 0)
             for one in outgoing
             if one.id in fresh
             for endpoint in endpoints
@@ -70,7 +70,7 @@ def publish(
 def publish_to(connection: Connection, endpoint_id: str, message: Outgoing, *, now: datetime) -> str:
     """Store a message for one endpoint, whatever that wants; the delivery's id."""
     _store(connection, [message], now)
-    (delivery_id,) = _deliver(connection, [_delivery(message.id, endpoint_id, now)])
+    (delivery_id,) = _deliver(connection, [new_delivery(message.id, endpoint_id, now)])
     return delivery_id
 
 
@@ -113,8 +113,10 @@ def _wrapped(one: Outgoing, now: datetime) -> bytes:
     return orjson.dumps({"type": one.type, "timestamp": now, "data": orjson.Fragment(one.data)})
 
 
-def _delivery(message_id: str, endpoint_id: str, now: datetime, *, wait: float = 0) -> dict[str, Any]:
-    """A delivery whose first attempt is due after so many seconds."""
+def new_delivery(
+    message_id: str, endpoint_id: str, now: datetime, *, wait: float = 0, again: bool = False
+) -> dict[str, Any]:
+    """The row of a delivery whose first attempt is due after so many seconds; `again`: behind first attempts."""
     due = now + timedelta(seconds=wait)
     return {
         "id": ids.new("dlv"),
@@ -124,6 +126,7 @@ def _delivery(message_id: str, endpoint_id: str, now: datetime, *, wait: float =
         "starts": 0,
         "fence": 0,
         "attempts": 0,
+        "again": again,
         "next_attempt_at": due,
         "ring_at": due,
         "created_at": now,

@@ -22,9 +22,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import ColumnElement
 
 from handlers.errors import BillhookError
-from workers import audit_log, database, ids
+from workers import audit_log, database
 from workers.delivery.errors import EndpointError, NoEndpoint
-from workers.delivery.messages import OWN, WANTS, Outgoing, wants
+from workers.delivery.messages import OWN, WANTS, Outgoing, new_delivery, wants
 from workers.errands import Amount, Done, Errand, carry_out, insistently, nobody, pages
 from workers.metrics import REDELIVERED
 from workers.models import RUNNING, WAITING, AnyRow, Delivery, Endpoint, EventRow, Message
@@ -191,7 +191,8 @@ def _fill(
     endpoint = _enabled(connection, endpoint_id)
     there = _kept(connection, message_ids)
     # Those that have one already are passed over as they are written: by the unique index, whoever made them.
-    rows = [_new(message_id, endpoint_id, now) for message_id in _wanted(connection, endpoint, there)]
+    wanted = _wanted(connection, endpoint, there)
+    rows = [new_delivery(message_id, endpoint_id, now, again=True) for message_id in wanted]
     return Deliveries(len(database.insert_new(connection, Delivery, rows)) if rows else 0)
 
 
@@ -226,22 +227,6 @@ def _had(connection: Connection, endpoint_id: str, message_ids: Sequence[str]) -
 def _outgoing(row: AnyRow) -> Outgoing:
     # Without the time of receipt, which would leave out what came before the endpoint was added.
     return Outgoing(row.id, row.event_id, row.type, b"", source=row.source, forwarded=row.forwarded)
-
-
-def _new(message_id: str, endpoint_id: str, now: datetime) -> dict[str, Any]:
-    return {
-        "id": ids.new("dlv"),
-        "message_id": message_id,
-        "endpoint_id": endpoint_id,
-        "status": WAITING,
-        "starts": 0,
-        "fence": 0,
-        "attempts": 0,
-        "again": True,
-        "next_attempt_at": now,
-        "ring_at": now,
-        "created_at": now,
-    }
 
 
 # --- of all of them -------------------------------------------------------------------------------
