@@ -15,7 +15,7 @@ from handlers.registry import Handler, matches
 
 INTERNAL = "billhook"
 """What stands as the provider of Billhook's own events."""
-OF_SCHEDULES = ("recurring.generated", "recurring.failed")
+OF_SCHEDULES = ("recurring.generated", "recurring.failed", "recurring.completed")
 """Those that have the source of their schedule."""
 OPERATIONAL = (
     "billhook.endpoint.warned",

@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from workers import database
 from workers.leases import Clock, utcnow
 from workers.models import (
+    HELD,
     RUNNING,
     WAITING,
     Attempt,
@@ -27,6 +28,7 @@ from workers.models import (
     Message,
     Occurrence,
     OnceKey,
+    Schedule,
 )
 
 STATUSES = ("processed", "ignored", "dead", WAITING)
@@ -88,7 +90,7 @@ Rule = tuple[str, InstrumentedAttribute[str], ColumnElement[bool]]
 
 
 def _rules(now: datetime) -> list[Rule]:
-    return [*_event_rules(), *_work_rules(), *_run_rules(), *_delivery_rules(), *_effect_rules(now)]
+    return [*_event_rules(), *_work_rules(), *_run_rules(), *_delivery_rules(), *_effect_rules(now), *_schedule_rules()]
 
 
 def _runs(*where: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -209,7 +211,7 @@ def _effect_rules(now: datetime) -> list[Rule]:
         HandlerRun.event_id == Message.event_id, or_(HandlerRun.status == "succeeded", HandlerRun.replays > 0)
     )
     operational = Message.type.startswith("billhook.")
-    reported = exists().where(EventRow.delivery_id == Occurrence.id)
+    reported = exists().where(EventRow.id == Occurrence.event_id)
     recent = or_(Occurrence.ended_at.is_(None), Occurrence.ended_at > now - _REPORTED_FOR)
     return [
         (
@@ -221,5 +223,24 @@ def _effect_rules(now: datetime) -> list[Rule]:
             "an occurrence ended without an event that reports it",
             Occurrence.id,
             and_(Occurrence.status.in_(("generated", "failed")), recent, not_(reported)),
+        ),
+    ]
+
+
+def _schedule_rules() -> list[Rule]:
+    mine = Occurrence.schedule_id == Schedule.id
+    occurrences = select(func.count()).where(mine).correlate(Schedule).scalar_subquery()
+    active = Schedule.status == "active"
+    held = exists().where(mine, Occurrence.status == HELD)
+    return [
+        # Each due date that was passed has exactly one occurrence: made, failed, skipped, or under way.
+        ("a schedule has more or fewer occurrences than it planned", Schedule.id, Schedule.planned != occurrences),
+        ("an active schedule will never be due", Schedule.id, and_(active, Schedule.next_run_at.is_(None))),
+        ("a schedule that is not active is due", Schedule.id, and_(not_(active), Schedule.next_run_at.is_not(None))),
+        ("a schedule that is not paused holds occurrences back", Schedule.id, and_(Schedule.status != "paused", held)),
+        (
+            "an occurrence was generated and has no invoice",
+            Occurrence.id,
+            and_(Occurrence.status == "generated", Occurrence.invoice_id.is_(None)),
         ),
     ]

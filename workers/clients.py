@@ -31,10 +31,13 @@ atexit.register(close_all)
 class Clients:
     """The clients of one process; made when first asked for, kept with their connections until that ends."""
 
-    def __init__(self, settings: Settings, max_wait: float = 0.0) -> None:
-        """`max_wait`: seconds that a client waits for its API's limit. By default none: it waits in the database."""
+    def __init__(self, settings: Settings, *, max_wait: float = 0.0, deadline: float = 90.0) -> None:
+        """`max_wait`: seconds that a client waits for its API's limit. By default none: it waits in the database.
+
+        `deadline`: seconds that one call may take.
+        """
         self._settings = settings
-        self._max_wait = max_wait
+        self._limits = {"max_wait": max_wait, "deadline": deadline}
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
         _open.add(self)
@@ -91,7 +94,7 @@ class Clients:
             raise ProviderUnavailable("NO_API", f"{source.provider} is no provider with an API")
         options = {"api_url": source.api_url} if source.api_url else {}
         try:
-            return client(api_key=source.api_key.get_secret_value(), max_wait=self._max_wait, **options)
+            return client(api_key=source.api_key.get_secret_value(), **self._limits, **options)
         except ValueError as error:  # its message quotes no secret
             raise ProviderUnavailable(
                 "BAD_SETTINGS", f"the client of source {name!r} cannot be made: {error}"

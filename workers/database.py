@@ -39,7 +39,7 @@ from handlers.errors import BillhookError
 from workers.models import RUNNING, Model, Work
 from workers.settings import Settings, SettingsError
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The revision this code works with: the newest file in `migrations/versions`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -197,7 +197,8 @@ def update_held(connection: Connection, model: type[Work], rows: Sequence[Mappin
     """
     table: Any = model
     if connection.dialect.name == "postgresql":
-        statement = _update_from_document(table, tuple(rows[0]))
+        held = f" AND old.fence = new.fence AND old.status = '{RUNNING}'"
+        statement = _update_from_document(table, tuple(rows[0]), held)
         return set(connection.exec_driver_sql(statement, (orjson.dumps(rows).decode(),)).scalars())
     return {
         row["id"]
@@ -210,18 +211,29 @@ def update_held(connection: Connection, model: type[Work], rows: Sequence[Mappin
     }
 
 
+def update_each(connection: Connection, model: type[Model], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write each row, by its `id`. All rows have the same columns, none of them of bytes."""
+    table: Any = model
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_update_from_document(table, tuple(rows[0])), (orjson.dumps(rows).decode(),))
+        return
+    written: dict[str, Any] = {name: bindparam(f"new_{name}") for name in rows[0] if name != "id"}
+    statement = update(table.__table__).where(table.__table__.c.id == bindparam("new_id")).values(written)
+    connection.execute(statement, [{f"new_{name}": value for name, value in row.items()} for row in rows])
+
+
 _HOLD = ("id", "fence")
 
 
 @cache
-def _update_from_document(table: Any, names: tuple[str, ...]) -> str:
+def _update_from_document(table: Any, names: tuple[str, ...], condition: str = "") -> str:
     columns, dialect = table.__table__.c, postgresql.dialect()  # type: ignore[no-untyped-call]
     types = ", ".join(f"{name} {columns[name].type.compile(dialect)}" for name in names)
     written = ", ".join(f"{name} = new.{name}" for name in names if name not in _HOLD)
     return (
         f"UPDATE {table.__tablename__} AS old SET {written} "  # noqa: S608 - our names
         f"FROM json_to_recordset(%s::json) AS new ({types}) "
-        f"WHERE old.id = new.id AND old.fence = new.fence AND old.status = '{RUNNING}' RETURNING old.id"
+        f"WHERE old.id = new.id{condition} RETURNING old.id"
     )
 
 

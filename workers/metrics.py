@@ -29,6 +29,13 @@ REDELIVERED = Counter(
     "billhook_redelivered", "Deliveries that were asked for again: retried, recovered or missing ones.", ["kind"]
 )
 OCCURRENCES = Counter("billhook_occurrences", "Due dates of schedules, by what became of them.", ["outcome"])
+OCCURRENCE_DELAY = Histogram(
+    "billhook_occurrence_delay_seconds",
+    "Seconds from the moment that an invoice was due to the moment that it was made.",
+    buckets=(1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 7 * 24 * 3600),
+)
+SCHEDULES = Counter("billhook_schedule_changes", "Schedules that Billhook itself completed or paused.", ["change"])
+BUDGET_WAITS = Counter("billhook_budget_waits", "Times that schedules waited for the limit of an API.", ["source"])
 RECONCILED = Counter(
     "billhook_reconciled", "Changes found at a provider's API, by whether their events had come.", ["source", "outcome"]
 )

@@ -1,109 +1,27 @@
-"""The tables. What is waiting carries the same four columns (`Work`), read and written by `workers.leases`."""
+"""The tables. What is waiting carries the same columns (`Work`), read and written by `workers.leases`."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Row,
-    String,
-    Text,
-    TextClause,
-    TypeDecorator,
-    UniqueConstraint,
-    false,
-    text,
+from sqlalchemy import JSON, Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint, false, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from workers.columns import (
+    HELD,
+    JSON_TYPE,
+    RUNNING,
+    WAITING,
+    AnyRow,
+    Model,
+    Prose,
+    Utc,
+    Work,
+    due,
+    partial,
+    prose,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-AnyRow = Row[*tuple[Any, ...]]
-"""A row of a SELECT or RETURNING, whatever its columns."""
-
-WAITING = "waiting"
-RUNNING = "running"
-JSON_TYPE = "application/json"
-
-
-class Utc(TypeDecorator[datetime]):
-    """A moment in UTC: with its zone on PostgreSQL; SQLite knows none, so it is taken off and put back."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Prose(TypeDecorator[str]):
-    """Text of others' making (an error, a reason): what a database cannot store in it is written out."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: object, dialect: Dialect) -> str | None:
-        return None if value is None else prose(str(value))
-
-
-def prose(text: str) -> str:
-    """Text that any database can store: what it cannot is written out."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
-class Model(DeclarativeBase):
-    """Root of the tables; `Model.metadata` is what Alembic compares with."""
-
-    # Named, because SQLite's migrations address constraints by name.
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {str: Text, bytes: LargeBinary, datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
-
-
-class Work:
-    """Work that processes lease: waiting until `next_attempt_at`; while running, leased until then.
-
-    `fence` grows with each lease: a result is written only under the fence it was leased with. `ring_at` is
-    when the sweep announces the row if nobody took it (deliveries it finds by their endpoints); NULL when there is
-    nothing left to do.
-    """
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    status: Mapped[str] = mapped_column(String(12), default=WAITING)
-    starts: Mapped[int] = mapped_column(Integer, default=0)
-    fence: Mapped[int] = mapped_column(Integer, default=0)
-    next_attempt_at: Mapped[datetime]
-    ring_at: Mapped[datetime | None]
-
-
-def _partial(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
-    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
-
-
-def _due(table: str) -> Index:
-    """Only what has work left is in it, so that its size follows the work and not the history."""
-    return _partial(f"ix_{table}_ring_at", "ring_at", where=text("ring_at IS NOT NULL"))
 
 
 class EventRow(Model):
@@ -113,11 +31,11 @@ class EventRow(Model):
     __table_args__ = (
         UniqueConstraint("source", "delivery_id"),
         UniqueConstraint("source", "event_key"),
-        _partial("ix_events_status", "status", where=text("status IN ('waiting', 'dead')")),
+        partial("ix_events_status", "status", where=text("status IN ('waiting', 'dead')")),
         # What of an object nobody planned yet.
-        _partial("ix_events_unplanned", "object_id", where=text("ring_at IS NOT NULL")),
-        _partial("ix_events_reconciled", "source", "object_id", "type", where=text("reconciled")),
-        _due("events"),
+        partial("ix_events_unplanned", "object_id", where=text("ring_at IS NOT NULL")),
+        partial("ix_events_reconciled", "source", "object_id", "type", where=text("reconciled")),
+        due("events"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -158,15 +76,15 @@ class HandlerRun(Work, Model):
     __tablename__ = "handler_runs"
     __table_args__ = (
         UniqueConstraint("event_id", "handler"),
-        _due("handler_runs"),
+        due("handler_runs"),
         # Who handled what of an object, and when it happened.
-        _partial("ix_handler_runs_lane", "lane", "handler", "occurred_at", where=text("lane IS NOT NULL")),
+        partial("ix_handler_runs_lane", "lane", "handler", "occurred_at", where=text("lane IS NOT NULL")),
         # The runs of one object that stand in line, and the law that only one of them runs.
-        _partial("ix_handler_runs_line", "lane", "handler", "occurred_at", "event_id", where=_OPEN_AND_ORDERED),
-        _partial("uq_handler_runs_lane", "lane", "handler", where=_RUNNING_AND_ORDERED, unique=True),
+        partial("ix_handler_runs_line", "lane", "handler", "occurred_at", "event_id", where=_OPEN_AND_ORDERED),
+        partial("uq_handler_runs_lane", "lane", "handler", where=_RUNNING_AND_ORDERED, unique=True),
         # The places of handlers with a limit, and who waits for one.
-        _partial("uq_handler_runs_slot", "handler", "slot", where=text("slot IS NOT NULL"), unique=True),
-        _partial("ix_handler_runs_waiting", "handler", "next_attempt_at", where=text("status = 'waiting'")),
+        partial("uq_handler_runs_slot", "handler", "slot", where=text("slot IS NOT NULL"), unique=True),
+        partial("ix_handler_runs_waiting", "handler", "next_attempt_at", where=text("status = 'waiting'")),
     )
 
     event_id: Mapped[str] = mapped_column(ForeignKey("events.id"))
@@ -307,7 +225,7 @@ class Delivery(Work, Model):
     __table_args__ = (
         UniqueConstraint("message_id", "endpoint_id"),
         # What is due at an endpoint: first attempts beside those that failed before, longest due first.
-        _partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=_OPEN),
+        partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=_OPEN),
     )
 
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id"))
@@ -342,11 +260,23 @@ class Schedule(Model):
     """A recurring invoice. Status: active, paused, completed, cancelled. Fields as in the Hisab document."""
 
     __tablename__ = "schedules"
-    __table_args__ = (_partial("ix_schedules_next_run_at", "next_run_at", where=text("next_run_at IS NOT NULL")),)
+    __table_args__ = (
+        # Only an active schedule has a next run, so the size of the index follows these.
+        partial("ix_schedules_next_run_at", "next_run_at", where=text("next_run_at IS NOT NULL")),
+        partial(
+            "uq_schedules_external_id",
+            "source",
+            "external_id",
+            where=text("external_id IS NOT NULL"),
+            unique=True,
+        ),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     source: Mapped[str]
     """The source whose API the invoices are made with."""
+    external_id: Mapped[str | None]
+    """What it is known by where it was imported from; it is imported once."""
     name: Mapped[str]
     customer_id: Mapped[str]
     frequency: Mapped[str]
@@ -362,32 +292,78 @@ class Schedule(Model):
     days_until_due: Mapped[int]
     currency: Mapped[str]
     items: Mapped[list[Any]]
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    """What its provider has to be told beside that."""
+    catch_up: Mapped[str] = mapped_column(String(8), default="all", server_default="all")
+    """What becomes of due dates that were missed: all, latest or none."""
     status: Mapped[str] = mapped_column(String(12), default="active")
+    reason: Mapped[str | None] = mapped_column(Prose)
+    """Why Billhook paused it."""
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Occurrences that failed in a row."""
+    anchor_date: Mapped[date | None]
+    """Where its rhythm is counted from since it was changed; NULL: from `start_date`."""
+    anchor_day: Mapped[int | None]
+    """The day of the month that is meant, where the month of the anchor is too short for it."""
+    prior: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Due dates before the anchor, which count towards `max_occurrences`."""
     next_index: Mapped[int]
-    """Number of the next occurrence, from 0."""
+    """Number of the next due date, from 0 at the anchor."""
     next_run_at: Mapped[datetime | None]
-    """Start of the next due date in the schedule's time zone; NULL when there is none."""
+    """Start of the next due date in the schedule's time zone, while it is active."""
+    planned: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Due dates that became occurrences, skipped ones too."""
+    agreement: Mapped[str | None]
+    """The id, at its provider, of the invoice by which the customer agreed to be charged."""
+    agreement_token: Mapped[str | None]
+    """What names that consent when a payment is captured."""
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    """When it was completed or cancelled."""
 
 
 class Occurrence(Work, Model):
-    """One due date of a schedule. Status: waiting, running, generated, failed."""
+    """One due date of a schedule. Status: waiting, running, held, generated, failed, skipped.
+
+    What is held was planned when its schedule was paused.
+    """
 
     __tablename__ = "occurrences"
-    __table_args__ = (UniqueConstraint("schedule_id", "due_on"), _due("occurrences"))
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "due_on"),
+        # What is due at a source, the oldest first.
+        partial("ix_occurrences_line", "source", "next_attempt_at", where=_OPEN),
+    )
 
     schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"))
+    source: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))
+    """Its schedule's."""
     due_on: Mapped[date]
+    issue_on: Mapped[date | None]
+    """The date that its invoice bears, where that is not the due date."""
     step: Mapped[str] = mapped_column(String(12), default="planned")
-    """How far it came: planned, intended, created. What follows is read off the invoice itself."""
+    """How far it came: planned, intended, created, capturing. What else follows is read off the invoice itself."""
+    draft: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What was asked of the provider, as it was when it was intended."""
+    intended_at: Mapped[datetime | None]
+    """When the provider was first asked for it."""
     invoice_id: Mapped[str | None]
+    invoice_number: Mapped[str | None]
+    invoice_total: Mapped[str | None]
+    """A decimal number, in the currency of the draft."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    retries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How often somebody asked for it again after it had failed."""
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    error_code: Mapped[str | None]
     error: Mapped[str | None] = mapped_column(Prose)
+    event_id: Mapped[str | None] = mapped_column(String(40))
+    """The event that reports how it ended."""
 
 
 __all__ = [
-    "JSON_TYPE", "RUNNING", "WAITING", "Attempt", "AuditEntry", "Delivery", "Endpoint", "EndpointKey", "EventRow",
-    "HandlerRun", "Message", "Model", "Occurrence", "OnceKey", "Schedule", "Step", "Utc", "Work", "prose",
+    "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "Attempt", "AuditEntry", "Delivery", "Endpoint", "EndpointKey",
+    "EventRow", "HandlerRun", "Message", "Model", "Occurrence", "OnceKey", "Schedule", "Step", "Utc", "Work", "prose",
 ]  # fmt: skip

@@ -243,7 +243,7 @@ def patient_client(settings: Settings, name: str, max_wait: float) -> Any:
         raise CannotReconcile(f"there is no source {name!r}; configured: {', '.join(settings.sources) or 'none'}")
     _lister(settings.sources[name])
     try:
-        return Clients(settings, max_wait).get(name)
+        return Clients(settings, max_wait=max_wait).get(name)
     except ProviderUnavailable as error:
         raise CannotReconcile(str(error)) from None
 

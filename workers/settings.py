@@ -83,6 +83,14 @@ class Source(BaseModel):
     api_key: SecretStr | None = Field(None, description="Key of the provider's API, for handlers and schedules.")
     api_url: ApiUrl | None = Field(None, description="Base URL of the provider's API, where it is not the usual one.")
     timezone: Zone = Field("UTC", description="Time zone that decides what day it is for schedules; an IANA name.")
+    calls_a_minute: PositiveInt | None = Field(
+        None,
+        description="Calls a minute that schedules make of the provider's API, over all workers. Unset: what the API "
+        "says of its limit.",
+    )
+    max_schedules: PositiveInt | None = Field(
+        None, description="Active and paused schedules that it may have. Unset: any number."
+    )
     reconcile_hours: Annotated[float, Field(ge=0.1, le=168)] | None = Field(
         None,
         description="Hours between two comparisons with what the provider's API lists: 0.1 to 168. "
@@ -166,6 +174,9 @@ class Settings(BaseSettings):
     )
     sweep_interval: Seconds = Field(1.0, description="Seconds between looks for work that is due.")
     schedule_interval: Seconds = Field(5.0, description="Seconds between looks for schedules that are due.")
+    pause_after_failures: PositiveInt = Field(
+        3, description="Invoices of one schedule that fail in a row before it is paused."
+    )
 
     retention_days: Annotated[int, Field(ge=35)] = Field(
         35, description="Days that ended events are kept and their repeats recognised; 35 or more."

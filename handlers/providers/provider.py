@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from handlers import signing
 from handlers.event import Event, Headers, Views
-from handlers.invoicing import Invoicing
+from handlers.invoicing import Billing
 from handlers.reconciling import Change
 from handlers.signing import Scheme, Verified
 
@@ -101,8 +101,8 @@ class Provider:
     """What `parse` gives as an event's data, from a stored body. Raises ParseError."""
     client: Callable[..., Any] | None = None
     """`client(api_key=…, api_url=…)`: the typed client of the provider's API; None where there is none."""
-    invoicing: Callable[[Any], Invoicing] | None = None
-    """The verbs that schedules need, over such a client."""
+    billing: Billing | None = None
+    """How schedules make invoices over such a client."""
     changes: Callable[[Any, datetime], Iterator[Change]] | None = None
     """What must have been reported since then, read off such a client's lists; those of one object in their order.
 

@@ -20,6 +20,7 @@ from receiver.cli import (
     records,
     replay,
     sandbox,
+    schedules,
     tools,
 )
 from receiver.cli.output import INTERRUPTED, Commands, Failure, written
@@ -37,6 +38,7 @@ for module in (
     handlers,
     authors,
     records,
+    schedules,
     endpoints,
     deliveries,
     event,

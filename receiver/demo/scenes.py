@@ -20,7 +20,8 @@ from receiver.demo.stack import LOOK, Configuration, Stack
 from receiver.demo.witness import Witness
 from workers.leases import utcnow
 from workers.models import AnyRow
-from workers.schedule.schedules import Plan, add
+from workers.schedule.plans import Plan
+from workers.schedule.schedules import add
 from workers.settings import Settings
 
 HISAB = PROVIDERS["hisab"]
@@ -173,7 +174,7 @@ def recurring(stage: Stage) -> str:
         auto_finalize=True,
         auto_send=True,
     )
-    schedule_id = add(stage.witness.engine, stage.settings, plan, now=utcnow())
+    schedule_id = add(stage.witness.engine, stage.settings, plan, actor="demo", now=utcnow())
     stage.page.happened("scheduled", "monthly", f"{schedule_id}  from {today}")
     for row in _events_about(stage, schedule_id, 1):
         stage.follow(row.id)

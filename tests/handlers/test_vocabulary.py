@@ -92,7 +92,7 @@ def test_a_type_of_somebody_elses_is_no_slip(pattern: str) -> None:
 
 def test_billhooks_own_events_are_known_as_the_engine_sends_them() -> None:
     assert documented(INTERNAL) == (*OF_SCHEDULES, *OPERATIONAL)
-    assert OF_SCHEDULES == ("recurring.generated", "recurring.failed")
+    assert OF_SCHEDULES == ("recurring.generated", "recurring.failed", "recurring.completed")
     assert set(get_args(health.Notice)) == {one.rpartition(".")[2] for one in OPERATIONAL if ".endpoint." in one}
     assert list(complaints(handler("recurring.*", "billhook.*", provider=INTERNAL))) == []
     assert list(complaints(handler("billhook.endpoint.disabled"))) == []

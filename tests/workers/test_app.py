@@ -18,7 +18,7 @@ from tests.workers.given import fill_queue, rung
 from workers import app, embedded
 from workers.app import CHUNK, DELIVER, GENERATE, PROCESS, QUEUES, Runtime, ring, ringing
 from workers.delivery.flight import courier_of
-from workers.schedule.generate import LEASE
+from workers.schedule.generator import LEASE
 from workers.settings import Settings
 
 SOURCES = sorted(Path(workers.__file__).parent.rglob("*.py"))

@@ -28,8 +28,11 @@ from workers.delivery.gate import Gate
 from workers.delivery.sender import Sender
 from workers.dispatch import Dispatcher, process
 from workers.models import Attempt, Delivery, EventRow, HandlerRun, Message, Model, Occurrence, OnceKey
-from workers.schedule.generate import Generator, generate, tick
-from workers.schedule.schedules import Plan, add
+from workers.schedule.generate import generate
+from workers.schedule.generator import Generator
+from workers.schedule.plans import Plan
+from workers.schedule.schedules import add
+from workers.schedule.tick import tick
 from workers.vault import open_vault
 
 LEASE = timedelta(seconds=55)
@@ -59,8 +62,13 @@ class OneClient(Clients):
 
     def get(self, name: str) -> Any:
         invoice = {"id": "inv_9", "invoice_number": None, "status": "draft", "total": "1.00"}
-        answer = orjson.dumps({"success": True, "data": invoice})
-        transport = httpx.MockTransport(lambda _: httpx.Response(201, content=answer))
+        customer = {"id": "cus_1", "status": "active"}
+
+        def answered(request: httpx.Request) -> httpx.Response:
+            data = customer if "/customers/" in request.url.path else invoice
+            return httpx.Response(200, content=orjson.dumps({"success": True, "data": data}))
+
+        transport = httpx.MockTransport(answered)
         return HisabClient(api_key="key", transport=transport)
 
 
@@ -89,10 +97,12 @@ def lived(runtime: Runtime, endpoint_url: str) -> Engine:
         start_date=NOW.date(),
         items=[{"description": "Hosting", "quantity": "1", "unit_price": "1"}],
     )
-    add(engine, settings, plan, now=NOW)
-    add(engine, settings, plan, now=NOW)
+    add(engine, settings, plan, actor="tester", now=NOW)
+    add(engine, settings, plan, actor="tester", now=NOW)
     first, *_rest = tick(engine, now=NOW)
-    events = generate(Generator(engine=engine, settings=settings, clients=clients, clock=clock), [first])
+    events = generate(
+        Generator(engine=engine, settings=settings, clients=clients, redis=runtime.redis, clock=clock), [first]
+    )
     for kind in ("invoice.paid", "invoice.voided", "invoice.sent", "customer.created"):
         events.append(received(engine, kind))
     deliveries = process(dispatcher, events)

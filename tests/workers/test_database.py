@@ -23,7 +23,7 @@ from tests.workers.given import NOW
 from workers import database
 from workers.database import SCHEMA, SchemaError, ensure_schema, migrate, revision
 from workers.delivery import keys
-from workers.models import Delivery, Endpoint, Model
+from workers.models import Delivery, Endpoint, Model, Occurrence, Schedule
 from workers.settings import Settings
 from workers.vault import decrypt
 
@@ -80,12 +80,13 @@ def other_default(
 
 
 def step(engine: Engine, to: str) -> None:
-    """Move the schema up to the newest revision, or down to another."""
+    """Move the schema up or down to this revision."""
+    before = revision(engine) or ""
     config = Config()
     config.set_main_option("script_location", str(database.MIGRATIONS))
     with database.write(engine) as connection:
         config.attributes["connection"] = connection
-        (command.downgrade if to < SCHEMA else command.upgrade)(config, to)
+        (command.downgrade if to < before else command.upgrade)(config, to)
 
 
 def delivery(endpoint_id: str, *, attempts: int = 0) -> TextClause:
@@ -155,6 +156,62 @@ def test_going_back_finds_the_newest_secret_and_disables_what_has_none(outbound:
     step(outbound, "0003")
     with database.read(outbound) as connection:
         assert keys.load(connection, ["ep_01OLD", "ep_02KEYLESS"], NOW).keys() == {"ep_01OLD"}
+
+
+def scheduled(engine: Engine) -> None:
+    """A schedule of 0003 with an invoice that was made, and one that waits."""
+    migrate(engine)
+    step(engine, "0003")
+    with database.write(engine) as connection:
+        for statement in (_SCHEDULE, _REPORT, _OCCURRENCES):
+            connection.exec_driver_sql(statement)
+
+
+_SCHEDULE = (
+    "INSERT INTO schedules (id, source, name, customer_id, frequency, interval_count, start_date, timezone, "
+    "auto_finalize, auto_send, days_until_due, currency, items, status, next_index, created_at) VALUES ('sch_1', "
+    "'shop', '', 'cus_1', 'monthly', 1, '2026-05-05', 'UTC', true, false, 30, 'MAD', '[]', 'active', 2, "
+    "CURRENT_TIMESTAMP)"
+)
+_REPORT = (
+    "INSERT INTO events (id, source, provider, delivery_id, event_key, type, occurred_at, received_at, headers, body, "
+    "body_hash, status) VALUES ('evt_1', 'shop', 'billhook', 'occ_1', 'occ_1', 'recurring.generated', "
+    "CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '{}', '', '', 'ignored')"
+)
+_OCCURRENCES = (
+    "INSERT INTO occurrences (id, schedule_id, due_on, status, step, attempts, starts, fence, next_attempt_at, "
+    "created_at) VALUES ('occ_1', 'sch_1', '2026-05-05', 'generated', 'created', 1, 1, 1, CURRENT_TIMESTAMP, "
+    "CURRENT_TIMESTAMP), ('occ_2', 'sch_1', '2026-06-05', 'waiting', 'planned', 0, 0, 0, CURRENT_TIMESTAMP, "
+    "CURRENT_TIMESTAMP)"
+)
+
+
+def test_a_schedule_from_before_goes_on_and_its_occurrences_are_found(fresh: Engine) -> None:
+    scheduled(fresh)
+
+    step(fresh, "0004")
+
+    with database.read(fresh) as connection:
+        schedule = connection.execute(select(*Schedule.__table__.columns)).one()
+        made, waiting = connection.execute(select(*Occurrence.__table__.columns).order_by(Occurrence.id)).all()
+    assert (schedule.catch_up, schedule.options, schedule.planned, schedule.prior) == ("all", {}, 2, 0)
+    assert (schedule.failures, schedule.anchor_date, schedule.agreement) == (0, None, None)
+    assert (made.source, made.event_id, waiting.source, waiting.event_id) == ("shop", "evt_1", "shop", None)
+    assert (waiting.retries, waiting.draft, waiting.issue_on) == (0, None, None)
+
+
+def test_going_back_leaves_alone_what_was_held_or_skipped(fresh: Engine) -> None:
+    scheduled(fresh)
+    step(fresh, "0004")
+    with database.write(fresh) as connection:
+        connection.exec_driver_sql("UPDATE occurrences SET status = 'held' WHERE id = 'occ_2'")
+        connection.exec_driver_sql("UPDATE occurrences SET status = 'skipped' WHERE id = 'occ_1'")
+
+    step(fresh, "0003")
+
+    with database.read(fresh) as connection:
+        found = connection.exec_driver_sql("SELECT id, status, ring_at FROM occurrences ORDER BY id").all()
+    assert [tuple(row) for row in found] == [("occ_1", "failed", None), ("occ_2", "failed", None)]
 
 
 def test_the_code_wants_the_newest_revision_there_is() -> None:

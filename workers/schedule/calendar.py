@@ -1,19 +1,35 @@
 """The due dates of a schedule, as pure arithmetic: each is computed from its number, never from the one before.
 
-The fields are those of Hisab's recurring invoices. What its documents leave open is decided here:
+The fields are those of Hisab's recurring invoices, whose API reference gives their names and ranges and no more. What
+it leaves open is decided here:
 
 - The first due date is the first matching day on or after `start_date`, and counts as number 0: a start date is the
-  earliest day a customer agreed to. `day_of_month` names no month, so "yearly, on the 15th, from 20 March" is first due
-  on 15 April, and on every 15 April after that.
-- Without `day_of_month` or `day_of_week` the start date is itself the first due date, and its day is the anchor.
+  earliest day a customer agreed to, and whoever names a day there expects the next such day.
+- Without `day_of_month` or `day_of_week` the start date is itself the first due date, and its day is the anchor: no
+  other day was named, and Hisab's help promises the "same date each month".
+- `day_of_month` names no month, so the first such day decides it: "yearly, on the 15th, from 20 March" is first due on
+  15 April, and on every 15 April after that. To wait for the next March would leave a year without an invoice.
 - An anchor of 29 to 31 falls on the last day of a shorter month: every period is billed once, none is skipped and
   none slips into the next month. It comes back where the month is long enough (31 January, 28 February, 31 March),
-  because each date is counted from the anchor. Yearly from 29 February is due on 28 February in common years.
-- biweekly is 2 weeks; quarterly, biannually and yearly are 3, 6 and 12 months. `interval_count` multiplies the period:
-  quarterly with 2 is every six months from the first due date, not the quarters of the calendar year.
-- `end_date` is inclusive, as an end date on a contract is. `max_occurrences` counts due dates, whatever became of
-  them. Where both are given, the first one reached ends the schedule.
-- Dates have no time zone here: which day is today is for the caller to say.
+  because each date is counted from the anchor. Yearly from 29 February is due on 28 February in common years. A
+  rhythm that is changed keeps the anchor (`anchor_day`): from 28 February on, quarterly, the 31st goes on to 31 May.
+- `day_of_week` 0 is Sunday, as in Hisab's own client library; the reference says only "0-6".
+- biweekly is 2 weeks from the first due date, not the even weeks of the year: a year of 53 weeks would put a week or
+  three between two invoices.
+- quarterly, biannually and yearly are 3, 6 and 12 months from the first due date, not the quarters of the calendar
+  year: what is billed is a period of the contract, which begins when it begins.
+- `interval_count` multiplies the period, as INTERVAL does in a calendar entry (RFC 5545): quarterly with 2 is every
+  six months.
+- `day_of_month` of a weekly schedule and `day_of_week` of a monthly one are refused: to pass over a field that somebody
+  filled in would bill on a day they did not choose.
+- `end_date` is inclusive, as an end date on a contract is. One before `start_date` is refused, because it can only be
+  a slip of the pen. One before the first matching day is none, and leaves nothing due.
+- `max_occurrences` counts due dates, whatever became of them: the end of a contract is known in advance, and a period
+  that was skipped or failed does not lengthen it silently. Who wants it longer changes the schedule.
+- Where both are given, the first one reached ends the schedule: each promises that nothing is billed beyond it.
+- Dates have no time zone here, so that no change of the clocks moves one: which day is today is for the caller to say.
+- A day beyond the year 9999, where `date` ends, is no due date rather than an error: a schedule without an end is not
+  wrong, and its iterator has to stop somewhere.
 """
 
 from __future__ import annotations
@@ -59,6 +75,8 @@ class Rule:
     day_of_week: int | None = None
     end_date: date | None = None
     max_occurrences: int | None = None
+    anchor_day: int | None = None
+    """The day of the month that is meant, where `start_date` is in a month too short for it; without: its own day."""
 
     def __post_init__(self) -> None:
         # A plain "weekly" out of a database or a body becomes the member it names.
@@ -73,6 +91,8 @@ class Rule:
             _check_int("day_of_week", self.day_of_week, 0, 6)
             if self.frequency not in _DAYS:
                 raise ValueError(f"day_of_week is accepted only with {', '.join(_DAYS)}.")
+        if self.anchor_day is not None:
+            _check_int("anchor_day", self.anchor_day, self.start_date.day, 31)
         if self.end_date is not None:
             _check_date("end_date", self.end_date)
             if self.end_date < self.start_date:
@@ -113,9 +133,18 @@ def on_or_after(rule: Rule, day: date) -> tuple[int, date] | None:
     return None if due is None else (n, due)
 
 
-def due_dates(rule: Rule, start: int = 0) -> Iterator[date]:
-    """The due dates in order, from number `start` until the schedule ends; without an end, until the year 9999."""
-    n = start
+def due_dates(rule: Rule, start: int | date = 0) -> Iterator[date]:
+    """The due dates in order until the schedule ends; without an end, until the year 9999.
+
+    `start` is the number of the first one, or a day: then the first is the one on or after it, found in O(1).
+    """
+    if isinstance(start, date):
+        found = on_or_after(rule, start)
+        if found is None:
+            return
+        n = found[0]
+    else:
+        n = start
     while (due := due_date(rule, n)) is not None:
         yield due
         n += 1
@@ -155,7 +184,9 @@ def _first_month(rule: Rule) -> int:
 
 
 def _anchor(rule: Rule) -> int:
-    return rule.start_date.day if rule.day_of_month is None else rule.day_of_month
+    if rule.day_of_month is not None:
+        return rule.day_of_month
+    return rule.anchor_day or rule.start_date.day
 
 
 def _month_number(day: date) -> int:

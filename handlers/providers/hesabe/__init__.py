@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from handlers.providers.hesabe.billing import BILLING
 from handlers.providers.hesabe.webhook import EVENTS, KUWAIT, data, inbound, sample
 from handlers.providers.provider import Provider
 
@@ -38,6 +39,7 @@ PROVIDER = Provider(
     data=data,
     client=_client,
     sandbox=_sandbox,
+    billing=BILLING,
     events=EVENTS,
     sample=sample,
     renewed=_renewed,

@@ -14,8 +14,10 @@ keys: a call that changes something is not repeated when its answer was lost, an
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +26,7 @@ import httpx
 
 from handlers.providers.answers import bad_answer
 from handlers.providers.hesabe import credentials, fields
-from handlers.providers.hesabe.models import RefundMethod, SingleInvoice, SubscriptionInvoice
+from handlers.providers.hesabe.models import InvoiceKind, RefundMethod, SingleInvoice, SubscriptionInvoice
 from handlers.providers.hesabe.wire import Wire
 from handlers.providers.http import segment
 
@@ -130,6 +132,32 @@ class Invoices:
         """One invoice by its `id`; `transaction` is null until it is paid. Refused with NOT_FOUND."""
         return _resource(self._wire.merchant("GET", f"/api/v1/invoice/{_id(invoice_id)}"))
 
+    def list(
+        self, *, from_date: date | str, to_date: date | str, search: str | None = None, invoice_type: InvoiceKind | str
+    ) -> Iterator[Resource]:
+        """The invoices of one kind that were made from the one day to the other, page by page as they are asked for.
+
+        What Hesabe compares `search` with is not documented: whoever looks for one invoice compares what comes.
+        """
+        return self._pages(
+            fromDate=fields.day("fromDate", from_date),
+            toDate=fields.day("toDate", to_date),
+            search=fields.optional_text("search", search),
+            invoiceType=fields.choice("invoiceType", invoice_type, InvoiceKind),
+        )
+
+    def _pages(self, **query: str | None) -> Iterator[Resource]:
+        # What `pagination` says is not published, so that the list ends with a page that is empty or has nothing new.
+        before: Sequence[Any] = ()
+        for page in itertools.count(1):
+            found = self._wire.merchant("GET", "/api/v1/invoice-dashboard", query={**query, "page": page})
+            invoices = _listed(found)
+            ids = [invoice.get("id") for invoice in invoices]
+            if not ids or ids == before:
+                return
+            before = ids
+            yield from invoices
+
     def cancel(self, token: str) -> None:
         """Cancel an unpaid invoice by its `token`, so that it cannot be paid any more."""
         self._wire.merchant("PUT", f"/api/v1/invoice/{segment(token)}", statusId=CANCELLED)
@@ -233,6 +261,15 @@ def _resource(found: Any) -> Resource:
     if not isinstance(found, dict):
         raise bad_answer("it has no resource")
     return found
+
+
+def _listed(found: Any) -> Sequence[Resource]:
+    """One page of the list of invoices."""
+    invoices = _resource(found).get("invoices")
+    listed = invoices.get("data") if isinstance(invoices, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise bad_answer("it has no list of invoices")
+    return listed
 
 
 def _attempts(found: Any) -> list[Resource]:

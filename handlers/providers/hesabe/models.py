@@ -33,6 +33,15 @@ class InvoiceSubType(StrEnum):
     URL = "3"
 
 
+class InvoiceKind(StrEnum):
+    """What an invoice is in the list of invoices, where `invoiceType` is not the channel (Hesabe, Invoice list)."""
+
+    SUBSCRIPTION = "0"
+    SINGLE = "1"
+    SPLIT = "6"
+    INSTALMENT = "7"
+
+
 class PaymentType(StrEnum):
     """What the customer may pay with, as far as the merchant's contract with Hesabe goes."""
 

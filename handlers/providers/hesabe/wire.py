@@ -44,9 +44,11 @@ class Wire:
         self._merchant.close()
         self._gateway.close()
 
-    def merchant(self, method: str, path: str, **members: Any) -> Any:
-        """Call the merchant API with an object, and give what the answer is about."""
+    def merchant(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, **members: Any) -> Any:
+        """Call the merchant API with an object, and give what the answer is about. `query` travels plain, beside it."""
         call = self._encrypted(method, {"merchantCode": self._merchant_code, **members})
+        if query is not None:
+            call = {**call, "params": {**query, **call.get("params", {})}}
         if self._session is None:
             return about(self._exchange(self._merchant, method, path, self._access, call))
         token = self._session.access()

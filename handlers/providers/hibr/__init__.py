@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from handlers.providers.hibr.billing import BILLING
 from handlers.providers.hibr.webhook import EVENTS, VIEWS, data, inbound, renewed, sample
 from handlers.providers.provider import Provider
 
@@ -41,6 +42,7 @@ PROVIDER = Provider(
     client=_client,
     sandbox=_sandbox,
     changes=_changes,
+    billing=BILLING,
     events=EVENTS,
     event_header=b"hibr-event",
     sample=sample,

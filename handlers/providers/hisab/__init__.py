@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from handlers.providers.hisab.billing import BILLING
 from handlers.providers.hisab.webhook import EVENTS, VIEWS, data, inbound, renewed, sample
 from handlers.providers.provider import Provider
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from handlers.providers.hisab.client import HisabClient
-    from handlers.providers.hisab.invoicing import HisabInvoicing
     from handlers.reconciling import Change
 
 
@@ -21,12 +21,6 @@ def _client(**options: Any) -> HisabClient:
     from handlers.providers.hisab.client import HisabClient
 
     return HisabClient(**options)
-
-
-def _invoicing(client: HisabClient) -> HisabInvoicing:
-    from handlers.providers.hisab.invoicing import HisabInvoicing
-
-    return HisabInvoicing(client)
 
 
 def _changes(client: HisabClient, since: datetime) -> Iterator[Change]:
@@ -48,7 +42,7 @@ PROVIDER = Provider(
     client=_client,
     sandbox=_sandbox,
     changes=_changes,
-    invoicing=_invoicing,
+    billing=BILLING,
     events=EVENTS,
     event_header=b"x-webhook-event",
     sample=sample,

@@ -56,6 +56,7 @@ HESABE = {
     "POST /api/v1/invoice": "invoices.create",
     "POST /api/v1/invoice/": "invoices.create_subscription",
     "GET /api/v1/invoice/{id}": "invoices.get",
+    "GET /api/v1/invoice-dashboard": "invoices.list",
     "PUT /api/v1/invoice/{token}": "invoices.cancel",
     "POST /api/v1/invoice/resend": "invoices.resend",
     "GET /api/transaction/{token}": "transactions.get",
@@ -88,8 +89,7 @@ NOT_COVERED = (
         "their names are not public; `client.resource(…)` reaches any",
     ),
     ("HIBR", "making invoices for schedules", "no field is known by which a draft could be found again"),
-    ("Hesabe", "checkout, direct payment, split, EMI, bulk and open invoices, lists", "not in its two documents"),
-    ("Hesabe", "making invoices for schedules", "to come"),
+    ("Hesabe", "checkout, direct payment, split, EMI, bulk and open invoices, other lists", "not in its two documents"),
 )
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice, pairwise
+from itertools import dropwhile, islice, pairwise
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -277,6 +279,22 @@ def test_iteration_can_start_at_any_number() -> None:
 
 
 @pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        (date.min, ["2031-03-31", "2031-04-30", "2031-05-31"]),  # before the first
+        (date(2031, 3, 31), ["2031-03-31", "2031-04-30", "2031-05-31"]),
+        (date(2031, 4, 1), ["2031-04-30", "2031-05-31"]),
+        (date(2031, 5, 31), ["2031-05-31"]),  # the last
+        (date(2031, 6, 1), []),
+        (date.max, []),
+    ],
+)
+def test_iteration_can_start_at_any_day(day: date, expected: list[str]) -> None:
+    rule = Rule(Frequency.MONTHLY, date(2031, 3, 31), max_occurrences=3)
+    assert [due.isoformat() for due in due_dates(rule, day)] == expected
+
+
+@pytest.mark.parametrize(
     "rule",
     [
         Rule(Frequency.WEEKLY, date.max),
@@ -392,6 +410,12 @@ def test_a_moment_is_not_a_day() -> None:
         on_or_after(Rule(Frequency.WEEKLY, date(2026, 1, 1)), datetime(2026, 1, 1, tzinfo=UTC))
 
 
+def test_iteration_cannot_start_at_a_moment() -> None:
+    dues = due_dates(Rule(Frequency.WEEKLY, date(2026, 1, 1)), datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(ValueError, match=r"^day must be a date without a time of day\.$"):
+        next(dues)
+
+
 # ---- Properties.
 
 
@@ -447,6 +471,14 @@ def test_the_first_due_date_on_or_after_a_day_is_what_a_linear_search_finds(rule
     assert on_or_after(rule, day) == next(((n, due) for n, due in enumerate(dues) if due >= day), None)
 
 
+@given(rules(), st.integers(-60, 1500))
+def test_iteration_from_a_day_goes_on_as_walking_the_calendar_does(rule: Rule, days: int) -> None:
+    ordinal = rule.start_date.toordinal() + days
+    day = date.fromordinal(min(ordinal, date.max.toordinal()))
+    walked = dropwhile(lambda due: due < day, walk(rule))
+    assert list(islice(due_dates(rule, day), 10)) == list(islice(walked, 10))
+
+
 @given(rules(), st.dates())
 def test_any_day_has_a_first_due_date_or_none(rule: Rule, day: date) -> None:
     found = on_or_after(rule, day)
@@ -469,3 +501,31 @@ def test_a_jump_of_5000_occurrences_lands_where_walking_does(frequency: Frequenc
     assert due_date(rule, 5000) == walked
     assert on_or_after(rule, walked) == (5000, walked)
     assert on_or_after(rule, walked + DAY) == (5001, due_date(rule, 5001))
+    assert next(due_dates(rule, walked + DAY)) == due_date(rule, 5001)
+
+
+@pytest.mark.parametrize("frequency", Frequency)
+def test_a_far_jump_takes_as_many_steps_as_a_near_one(frequency: Frequency) -> None:
+    rule = Rule(frequency, date(2026, 1, 31))
+    near, far = due_date(rule, 1), due_date(rule, 6001)  # in the same month, for all but the weekly ones
+    assert near is not None
+    assert far is not None
+    assert calls_of_a_jump(rule, near) == calls_of_a_jump(rule, far) > 0
+
+
+def calls_of_a_jump(rule: Rule, day: date) -> int:
+    """How many calls the calendar makes and takes until iteration from `day` yields its first due date."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal calls
+        if frame.f_globals["__name__"] == due_dates.__module__:  # not those of a tool that measures the tests
+            calls += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        next(due_dates(rule, day))
+    finally:
+        sys.setprofile(before)
+    return calls

@@ -10,23 +10,20 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.conftest import SECRET
-from tests.workers.given import Clock, only, rows, rung
+from tests.workers.given import NOW, fill_queue, only, rows, rung
+from tests.workers.schedule.given import ACTOR, HOUR, added, plan
 from workers.app import GENERATE, Runtime
 from workers.models import Occurrence, Schedule
 from workers.schedule import generate
-from workers.schedule.calendar import Frequency, Rule
-from workers.schedule.generate import tick
-from workers.schedule.schedules import Plan, ScheduleError, add, everyone, rule_of, start_of_day
+from workers.schedule import tick as ticking
+from workers.schedule.errors import ScheduleError
+from workers.schedule.generator import Generator
+from workers.schedule.rhythm import start_of_day
+from workers.schedule.schedules import add, find
+from workers.schedule.tick import tick
 from workers.settings import Settings, Source
 
-NOW = datetime(2026, 6, 5, 14, 0, tzinfo=UTC)
 TODAY = NOW.date()
-HOUR = {"description": "Integration services", "quantity": "8", "unit_price": "1300.00"}
-
-
-def plan(**values: Any) -> Plan:
-    given: dict[str, Any] = {"source": "shop", "customer_id": "cus_2b81fe", "frequency": "monthly", "items": [HOUR]}
-    return Plan(**{**given, "start_date": TODAY, **values})
 
 
 def in_zone(settings: Settings, timezone: str) -> Settings:
@@ -57,35 +54,29 @@ def test_a_schedule_is_stored_with_all_its_fields(settings: Settings, engine: En
         items=[HOUR, item],
     )
 
-    schedule_id = add(engine, settings, given, now=NOW)
+    schedule_id = add(engine, settings, given, actor=ACTOR, now=NOW)
 
-    (row,) = everyone(engine)
+    (row,) = find(engine)
     assert row.id == schedule_id
     assert schedule_id.startswith("sch_")
     assert (row.source, row.name, row.customer_id, row.timezone) == ("shop", "Hosting", "cus_2b81fe", "UTC")
     assert (row.auto_finalize, row.auto_send, row.days_until_due, row.currency) == (True, True, 15, "EUR")
     assert row.items == [HOUR, item]
-    assert rule_of(row) == Rule(
-        Frequency.QUARTERLY,
-        TODAY,
-        interval_count=2,
-        day_of_month=10,
-        end_date=date(2030, 1, 1),
-        max_occurrences=5,
-    )
+    assert (row.frequency, row.interval_count, row.day_of_month, row.day_of_week) == ("quarterly", 2, 10, None)
+    assert (row.start_date, row.end_date, row.max_occurrences) == (TODAY, date(2030, 1, 1), 5)
     assert (row.status, row.next_index, row.created_at) == ("active", 0, NOW)
     assert row.next_run_at == datetime(2026, 6, 10, tzinfo=UTC)
 
 
 def test_a_schedule_that_starts_today_is_due_today(settings: Settings, engine: Engine) -> None:
-    add(engine, settings, plan(), now=NOW)
+    add(engine, settings, plan(), actor=ACTOR, now=NOW)
 
     assert len(tick(engine, now=NOW)) == 1
     assert due_on(engine) == [TODAY]
 
 
 def test_a_start_in_the_past_anchors_the_rhythm_and_makes_no_invoice_for_it(settings: Settings, engine: Engine) -> None:
-    add(engine, settings, plan(start_date=date(2026, 1, 31)), now=NOW)
+    add(engine, settings, plan(start_date=date(2026, 1, 31)), actor=ACTOR, now=NOW)
 
     row = only(engine, Schedule)
     assert row.next_run_at == datetime(2026, 6, 30, tzinfo=UTC)
@@ -104,18 +95,18 @@ def test_a_start_in_the_past_anchors_the_rhythm_and_makes_no_invoice_for_it(sett
         ({"currency": "mad"}, "currency: "),
         ({"currency": "MAD\n"}, "currency: "),
         ({"items": []}, "items: "),
-        ({"items": [{**HOUR, "price": "1"}]}, "items: 'price' is no field"),
-        ({"items": [{**HOUR, "description": ""}]}, "items: description"),
-        ({"items": [HOUR, {"description": "Hour", "quantity": "1"}]}, "items: unit_price"),
-        ({"items": [{**HOUR, "quantity": "eight"}]}, "items: quantity"),
-        ({"items": [{**HOUR, "unit_price": "NaN"}]}, "items: unit_price"),
-        ({"items": [{**HOUR, "unit_price": "Infinity"}]}, "items: unit_price"),
-        ({"items": [{**HOUR, "tax_rate": ""}]}, "items: tax_rate"),
-        ({"frequency": "daily"}, "frequency must be one of weekly"),
-        ({"interval_count": 13}, "interval_count must"),
-        ({"day_of_month": 29}, "day_of_month must"),
-        ({"day_of_week": 1}, "day_of_week is accepted only with"),
-        ({"end_date": date(2026, 6, 4)}, "end_date must not be before"),
+        ({"items": [{**HOUR, "price": "1"}]}, r"items\[0\]: 'price' is none of"),
+        ({"items": [{**HOUR, "description": ""}]}, r"items\[0\].description: "),
+        ({"items": [HOUR, {"description": "Hour", "quantity": "1"}]}, r"items\[1\].unit_price: "),
+        ({"items": [{**HOUR, "quantity": "eight"}]}, r"items\[0\].quantity: "),
+        ({"items": [{**HOUR, "unit_price": "NaN"}]}, r"items\[0\].unit_price: "),
+        ({"items": [{**HOUR, "unit_price": "Infinity"}]}, r"items\[0\].unit_price: "),
+        ({"items": [{**HOUR, "tax_rate": ""}]}, r"items\[0\].tax_rate: "),
+        ({"frequency": "daily"}, "frequency: must be one of weekly"),
+        ({"interval_count": 13}, "interval_count: must"),
+        ({"day_of_month": 29}, "day_of_month: must"),
+        ({"day_of_week": 1}, "day_of_week: is accepted only with"),
+        ({"end_date": date(2026, 6, 4)}, "end_date: must not be before"),
         ({"start_date": date(2026, 1, 1), "end_date": date(2026, 6, 4)}, "leaves no due date from today on"),
         ({"start_date": date(2026, 1, 1), "max_occurrences": 3}, "leaves no due date from today on"),
     ],
@@ -130,7 +121,7 @@ def test_what_a_schedule_cannot_be_is_said_by_its_field(
     settings = Settings(state_dir=tmp_path, sources=sources)
     # Nothing is asked of the database before the plan is right.
     with pytest.raises(ScheduleError, match=complaint):
-        add(None, settings, plan(**values), now=NOW)  # type: ignore[arg-type]
+        add(None, settings, plan(**values), actor=ACTOR, now=NOW)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("price", [0.1, True])
@@ -139,34 +130,39 @@ def test_money_that_is_no_decimal_string_is_refused(tmp_path: Any, price: object
         state_dir=tmp_path, sources={"shop": Source(provider="hisab", secrets=SECRET, api_key="hisab_test_key")}
     )
 
-    with pytest.raises(ScheduleError, match="items: unit_price"):
-        add(None, settings, plan(items=[{**HOUR, "unit_price": price}]), now=NOW)  # type: ignore[arg-type]
+    with pytest.raises(ScheduleError, match=r"items\[0\].unit_price: "):
+        add(None, settings, plan(items=[{**HOUR, "unit_price": price}]), actor=ACTOR, now=NOW)  # type: ignore[arg-type]
 
 
 # The tick
 
 
 def test_a_tick_before_the_day_plans_nothing(settings: Settings, engine: Engine) -> None:
-    add(engine, settings, plan(start_date=date(2026, 6, 10)), now=NOW)
+    add(engine, settings, plan(start_date=date(2026, 6, 10)), actor=ACTOR, now=NOW)
 
     assert tick(engine, now=datetime(2026, 6, 9, 23, 59, 59, tzinfo=UTC)) == []
     assert len(tick(engine, now=datetime(2026, 6, 10, tzinfo=UTC))) == 1
 
 
 def test_a_planned_occurrence_waits_to_be_generated_at_once(settings: Settings, engine: Engine) -> None:
-    schedule_id = add(engine, settings, plan(), now=NOW)
+    schedule_id = add(engine, settings, plan(), actor=ACTOR, now=NOW)
 
     (planned,) = tick(engine, now=NOW)
 
     row = only(engine, Occurrence)
     assert (row.id, row.schedule_id, row.due_on, row.step) == (planned, schedule_id, TODAY, "planned")
-    assert (row.status, row.next_attempt_at, row.created_at) == ("waiting", NOW, NOW)
-    assert NOW < row.ring_at <= NOW + timedelta(minutes=1)
+    # By the moment that it was due, not by that of the tick, so that the oldest is taken first.
+    assert (row.status, row.next_attempt_at, row.created_at) == (
+        "waiting",
+        datetime(2026, 6, 5, tzinfo=UTC),
+        NOW,
+    )
+    assert row.ring_at == row.next_attempt_at
     assert planned.startswith("occ_")
 
 
 def test_each_due_date_is_planned_once_however_often_it_ticks(settings: Settings, engine: Engine) -> None:
-    add(engine, settings, plan(frequency="weekly"), now=NOW)
+    add(engine, settings, plan(frequency="weekly"), actor=ACTOR, now=NOW)
 
     now, planned = NOW, []
     while now < NOW + timedelta(days=30):
@@ -179,7 +175,7 @@ def test_each_due_date_is_planned_once_however_often_it_ticks(settings: Settings
 
 
 def test_after_a_long_downtime_every_missed_date_is_planned(settings: Settings, engine: Engine) -> None:
-    add(engine, settings, plan(start_date=date(2026, 8, 31)), now=NOW)
+    add(engine, settings, plan(start_date=date(2026, 8, 31)), actor=ACTOR, now=NOW)
 
     tick(engine, now=datetime(2027, 3, 1, 12, tzinfo=UTC))
 
@@ -198,9 +194,9 @@ def test_after_a_long_downtime_every_missed_date_is_planned(settings: Settings, 
 def test_more_schedules_than_one_look_takes_are_all_planned(
     settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "AT_ONCE", 3)
+    monkeypatch.setattr(ticking, "AT_ONCE", 3)
     for _ in range(7):
-        add(engine, settings, plan(), now=NOW)
+        add(engine, settings, plan(), actor=ACTOR, now=NOW)
 
     assert len(tick(engine, now=NOW)) == 7
     assert tick(engine, now=NOW) == []
@@ -208,7 +204,7 @@ def test_more_schedules_than_one_look_takes_are_all_planned(
 
 def test_ticks_at_once_plan_each_due_date_once(settings: Settings, engine: Engine) -> None:
     for day in range(12):
-        add(engine, settings, plan(frequency="weekly", start_date=TODAY + timedelta(days=day)), now=NOW)
+        add(engine, settings, plan(frequency="weekly", start_date=TODAY + timedelta(days=day)), actor=ACTOR, now=NOW)
     later = NOW + timedelta(days=60)
 
     with ThreadPoolExecutor(4) as threads:
@@ -220,8 +216,8 @@ def test_ticks_at_once_plan_each_due_date_once(settings: Settings, engine: Engin
 
 
 def test_a_schedule_is_completed_with_its_last_due_date(settings: Settings, engine: Engine) -> None:
-    add(engine, settings, plan(frequency="weekly", max_occurrences=3), now=NOW)
-    add(engine, settings, plan(frequency="weekly", end_date=TODAY + timedelta(days=14)), now=NOW)
+    add(engine, settings, plan(frequency="weekly", max_occurrences=3), actor=ACTOR, now=NOW)
+    add(engine, settings, plan(frequency="weekly", end_date=TODAY + timedelta(days=14)), actor=ACTOR, now=NOW)
 
     tick(engine, now=NOW + timedelta(days=13))
     assert [row.status for row in rows(engine, Schedule)] == ["active", "active"]
@@ -235,14 +231,15 @@ def test_a_schedule_is_completed_with_its_last_due_date(settings: Settings, engi
 
 
 def test_a_planned_date_is_not_planned_again_when_the_schedule_is_set_back(settings: Settings, engine: Engine) -> None:
-    add(engine, settings, plan(), now=NOW)
+    add(engine, settings, plan(), actor=ACTOR, now=NOW)
     first = tick(engine, now=NOW)
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE schedules SET next_index = 0, next_run_at = created_at")
 
     again = tick(engine, now=NOW)
 
-    assert again == first
+    assert (len(first), again) == (1, [])
+    assert only(engine, Schedule).planned == 1
     assert due_on(engine) == [TODAY]
 
 
@@ -279,7 +276,7 @@ def test_the_zone_of_the_source_decides_what_day_it_is(settings: Settings, engin
     moroccan = in_zone(settings, "Africa/Casablanca")
     late = datetime(2025, 6, 4, 23, 30, tzinfo=UTC)  # already the 5th in Casablanca
 
-    add(engine, moroccan, plan(start_date=date(2025, 6, 5)), now=late)
+    add(engine, moroccan, plan(start_date=date(2025, 6, 5)), actor=ACTOR, now=late)
 
     assert only(engine, Schedule).timezone == "Africa/Casablanca"
     assert tick(engine, now=late - timedelta(minutes=31)) == []
@@ -290,7 +287,7 @@ def test_the_zone_of_the_source_decides_what_day_it_is(settings: Settings, engin
 def test_what_is_today_in_utc_may_be_past_for_the_customer(settings: Settings, engine: Engine) -> None:
     late = datetime(2025, 6, 4, 23, 30, tzinfo=UTC)
 
-    add(engine, in_zone(settings, "Africa/Casablanca"), plan(start_date=date(2025, 6, 4)), now=late)
+    add(engine, in_zone(settings, "Africa/Casablanca"), plan(start_date=date(2025, 6, 4)), actor=ACTOR, now=late)
 
     assert only(engine, Schedule).next_index == 1
 
@@ -300,6 +297,7 @@ def test_a_day_whose_midnight_is_skipped_is_due_all_the_same_and_once(settings: 
         engine,
         in_zone(settings, "Africa/Cairo"),
         plan(start_date=date(2025, 4, 25), frequency="weekly"),
+        actor=ACTOR,
         now=datetime(2025, 4, 1, tzinfo=UTC),
     )
 
@@ -311,7 +309,7 @@ def test_a_day_whose_midnight_is_skipped_is_due_all_the_same_and_once(settings: 
 
 
 def test_a_schedule_keeps_its_zone_when_the_settings_change(settings: Settings, engine: Engine) -> None:
-    add(engine, in_zone(settings, "Asia/Kuwait"), plan(start_date=date(2026, 6, 10)), now=NOW)
+    add(engine, in_zone(settings, "Asia/Kuwait"), plan(start_date=date(2026, 6, 10)), actor=ACTOR, now=NOW)
 
     assert tick(engine, now=datetime(2026, 6, 9, 20, 59, tzinfo=UTC)) == []
     assert len(tick(engine, now=datetime(2026, 6, 9, 21, 0, tzinfo=UTC))) == 1
@@ -320,39 +318,38 @@ def test_a_schedule_keeps_its_zone_when_the_settings_change(settings: Settings, 
 # The sweep
 
 
-def test_the_sweep_plans_what_is_due_and_rings_for_it_once(runtime: Runtime) -> None:
-    add(runtime.engine, runtime.settings, plan(), now=NOW)
-    clock = Clock(NOW)
+def test_the_sweep_plans_what_is_due_and_rings_for_its_source(runtime: Runtime, generator: Generator) -> None:
+    added(runtime.engine, runtime.settings)
+    added(runtime.engine, runtime.settings)
 
-    assert [generate.sweep(runtime, clock) for _ in range(3)] == [1, 0, 0]
+    assert generate.sweep(generator) == 1
 
-    assert rung(runtime, "schedules") == [(GENERATE, [only(runtime.engine, Occurrence).id])]
-
-
-def test_the_sweep_rings_again_for_what_nobody_took(runtime: Runtime) -> None:
-    add(runtime.engine, runtime.settings, plan(), now=NOW)
-    clock = Clock(NOW)
-    generate.sweep(runtime, clock)
-    rung(runtime, "schedules")
-
-    clock.turn(29)
-    assert generate.sweep(runtime, clock) == 0
-    clock.turn(1)
-    assert [generate.sweep(runtime, clock) for _ in range(2)] == [1, 0]
-
-    assert rung(runtime, "schedules") == [(GENERATE, [only(runtime.engine, Occurrence).id])]
+    assert rung(runtime, "schedules") == [(GENERATE, ["shop"])]
+    assert due_on(runtime.engine) == [TODAY, TODAY]
 
 
-def test_the_sweep_plans_but_is_quiet_while_the_queue_is_full(runtime: Runtime) -> None:
-    add(runtime.engine, runtime.settings, plan(), now=NOW)
-    clock = Clock(NOW)
-    key = f"{runtime.settings.redis_prefix}schedules"
-    runtime.redis.rpush(key, *["busy"] * 101)
+def test_the_sweep_rings_as_long_as_something_is_due(runtime: Runtime, generator: Generator) -> None:
+    added(runtime.engine, runtime.settings)
 
-    assert generate.sweep(runtime, clock) == 0
-    assert runtime.redis.llen(key) == 101
+    assert [generate.sweep(generator) for _ in range(3)] == [1, 1, 1]
+
+    assert rung(runtime, "schedules") == [(GENERATE, ["shop"])] * 3
+
+
+def test_the_sweep_is_silent_where_nothing_is_due(runtime: Runtime, generator: Generator) -> None:
+    added(runtime.engine, runtime.settings, start_date=TODAY + timedelta(days=1))
+
+    assert generate.sweep(generator) == 0
+
+    assert rung(runtime, "schedules") == []
+
+
+def test_the_sweep_plans_but_is_quiet_while_the_queue_is_full(runtime: Runtime, generator: Generator) -> None:
+    added(runtime.engine, runtime.settings)
+    fill_queue(runtime, "schedules")
+
+    assert generate.sweep(generator) == 0
 
     assert due_on(runtime.engine) == [TODAY]
-    runtime.redis.delete(key)
-    clock.turn(30)
-    assert generate.sweep(runtime, clock) == 1
+    runtime.redis.delete(f"{runtime.settings.redis_prefix}schedules")
+    assert generate.sweep(generator) == 1

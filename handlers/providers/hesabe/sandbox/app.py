@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from handlers.providers.hesabe.sandbox import (
     answers,
+    dashboard,
     invoices,
     login,
     page,
@@ -40,6 +41,7 @@ MERCHANT_API = (
     ("POST", "/invoice", invoices.create),
     ("POST", "/invoice/", invoices.create_subscription),
     ("POST", "/invoice/resend", invoices.resend),
+    ("GET", "/invoice-dashboard", dashboard.list_all),
     ("GET", "/invoice/{id}", invoices.get),
     ("PUT", "/invoice/{id}", invoices.cancel),
     ("POST", "/refund", refunds.request),
