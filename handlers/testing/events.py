@@ -15,14 +15,16 @@ from handlers.providers import PROVIDERS
 from handlers.vocabulary import INTERNAL
 
 _SAMPLED_AT = datetime(2026, 6, 5, 14, 0, tzinfo=UTC)
-_DUE = {"schedule_id": "sch_01M802JFQ4", "occurrence_id": "occ_01M802JFQ4", "due_on": "2026-06-05"}
+_SCHEDULE = {"schedule_id": "sch_01M802JFQ4", "name": "Hosting", "customer_id": "cus_2b81fe"}
+_DUE = {**_SCHEDULE, "occurrence_id": "occ_01M802JFQ4", "due_on": "2026-06-05"}
 _INVOICE = {"id": "inv_8f3a91", "number": "FAC-2026-0142", "status": "sent", "total": "12480.00", "currency": "MAD"}
 _INACTIVE = {"code": "CUSTOMER_INACTIVE", "message": "the customer is not active"}
 _ENDPOINT = {"endpoint_id": "ep_01M802JFQ4", "description": "ledger"}
 _FAILING = {**_ENDPOINT, "failures": 60, "failing_since": "2026-06-05T02:00:00+00:00", "reason": None}
 _OWN_SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "recurring.generated": {**_DUE, "invoice": _INVOICE},
-    "recurring.failed": {**_DUE, "error": _INACTIVE, "invoice_id": None},
+    "recurring.failed": {**_DUE, "error": _INACTIVE, "invoice_id": None, "schedule_paused": False},
+    "recurring.completed": {**_SCHEDULE, "generated": 11, "failed": 0, "skipped": 1},
     "billhook.endpoint.warned": _FAILING,
     "billhook.endpoint.disabled": {**_FAILING, "reason": "every attempt failed for 5 days"},
     "billhook.endpoint.recovered": _FAILING,

@@ -52,6 +52,8 @@ class Stack:
     folder: Path
     environment: dict[str, str]
     port: int = field(default_factory=free_port)
+    module: str = "receiver.cli"
+    """What its processes run."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, *names: str) -> None:
@@ -59,7 +61,7 @@ class Stack:
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "receiver.cli", name.partition("-")[0]],
+                    [sys.executable, "-m", self.module, name.partition("-")[0]],
                     env=self.environ,
                     cwd=self.folder,
                     stdout=log,

@@ -88,12 +88,12 @@ class Imported:
 
 def read_csv(text: str) -> list[Line]:
     """The schedules of a CSV file. Raises ScheduleError that names each line which cannot be read."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        table = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        table = list(reader)
+        _check_columns(list(reader.fieldnames or ()), len(table))
     except csv.Error as error:
         raise invalid(Problem("file", f"is not CSV: {error}")) from None
-    names = list(table[0]) if table else list(csv.DictReader(io.StringIO(text)).fieldnames or [])
-    _check_columns(names, len(table))
     lines: list[Line] = []
     by_id: dict[str, Line] = {}
     problems: list[Problem] = []
@@ -140,6 +140,8 @@ def import_all(
 def _check_columns(names: list[str], count: int) -> None:
     if unknown := [name for name in names if name not in COLUMNS]:
         raise invalid(Problem("file", f"column {unknown[0]!r} is none of {', '.join(COLUMNS)}"))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise invalid(Problem("file", f"has the column {twice[0]} twice"))
     if missing := [name for name in REQUIRED if name not in names]:
         raise invalid(Problem("file", f"lacks the column {', '.join(missing)}"))
     if not 1 <= count <= MOST:

@@ -95,9 +95,13 @@ class HisabKeeping:
         self._schedules = client.recurring_invoices
 
     def schedules(self) -> Iterator[Kept]:
-        for status in ("active", "paused"):
-            # As a list: whoever pauses what it is given would shift the pages of the list under way.
-            yield from [_kept(resource) for resource in list(self._schedules.list(status=status))]
+        # Read to the end first: whoever pauses what it is given would find it again, or shift the pages under way.
+        found = {
+            resource["id"]: resource
+            for status in ("active", "paused")
+            for resource in self._schedules.list(status=status)
+        }
+        yield from [_kept(resource) for resource in found.values()]
 
     def schedule(self, schedule_id: str) -> Kept:
         return _kept(self._schedules.get(schedule_id))

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 
 import httpx
 import pytest
-import uvicorn
 
 from handlers.providers.hisab.client import HisabClient
-from handlers.providers.hisab.sandbox import create_app
 from tests.conftest import SECRET
-from tests.workers.given import Clock, until
-from tests.workers.schedule.given import KEY, Network, OneClient
+from tests.workers.given import Clock
+from tests.workers.schedule.given import KEY, Network, OneClient, served
 from workers.app import Runtime
 from workers.schedule.generator import Generator
 from workers.settings import Settings, Source
@@ -21,17 +17,8 @@ from workers.settings import Settings, Source
 @pytest.fixture(scope="module")
 def api_url() -> Iterator[str]:
     """The sandbox, served for all tests of a module; each has a customer of its own."""
-    heard = httpx.MockTransport(lambda _: httpx.Response(204))
-    fake = create_app(webhook_url="http://127.0.0.1:9/", secret=SECRET, api_key=KEY, rate_limit=10**9, transport=heard)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(fake, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    until(lambda: server.started)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1"
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    with served(rate_limit=10**9) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

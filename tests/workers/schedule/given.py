@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import httpx
 import orjson
+import pytest
+import uvicorn
 from sqlalchemy import Engine
 
 from handlers.providers.hisab.client import HisabClient
-from tests.workers.given import NOW, rows
+from handlers.providers.hisab.sandbox import create_app
+from tests.conftest import SECRET
+from tests.workers.given import NOW, rows, until
+from workers import database
 from workers.clients import Clients
-from workers.models import EventRow
+from workers.models import AnyRow, AuditEntry, EventRow, Occurrence
+from workers.schedule.errors import ScheduleError
 from workers.schedule.generate import generate
 from workers.schedule.generator import LEASE, Generator
 from workers.schedule.plans import Plan
-from workers.schedule.schedules import add
+from workers.schedule.schedules import add, get, preview
 from workers.schedule.tick import tick
 from workers.settings import Settings
 
@@ -126,3 +137,71 @@ def live(generator: Generator, network: Network, occurrence: str, death: tuple[s
     except Died:
         assert death is not None
     generator.clock.turn(LEASE.total_seconds())  # type: ignore[attr-defined]
+
+
+@contextmanager
+def served(**options: Any) -> Iterator[str]:
+    """A sandbox on a socket of its own for the block; the address of its API."""
+    heard = httpx.MockTransport(lambda _: httpx.Response(204))
+    fake = create_app(webhook_url="http://127.0.0.1:9/", secret=SECRET, api_key=KEY, transport=heard, **options)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(fake, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    until(lambda: server.started)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1"
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+@contextmanager
+def of_another_process(generator: Generator, **values: Any) -> Iterator[Generator]:
+    """The generator of another process: it has connections of its own."""
+    engine = database.connect(generator.settings)
+    try:
+        yield replace(generator, engine=engine, **values)
+    finally:
+        engine.dispose()
+
+
+def away(_: int) -> None:
+    """No call gets through to the API."""
+    raise httpx.ConnectError("refused")
+
+
+def refusing(code: str, status: int = 422, **headers: str) -> httpx.Response:
+    """What the API answers that refuses a call."""
+    document = {"success": False, "error": {"code": code, "message": "No"}}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, content=orjson.dumps(document), headers=named)
+
+
+def became(engine: Engine, schedule_id: str) -> dict[str, str]:
+    """What became of each due date of a schedule, the oldest first."""
+    mine = [row for row in rows(engine, Occurrence) if row.schedule_id == schedule_id]
+    return {row.due_on.isoformat(): row.status for row in sorted(mine, key=lambda row: row.due_on)}
+
+
+def coming(engine: Engine, settings: Settings, schedule_id: str, count: int = 3) -> list[date]:
+    """The next due dates of a schedule."""
+    return [one.due_on for one in preview(settings, get(engine, schedule_id), count, NOW)]
+
+
+def told(engine: Engine, kind: str) -> list[AnyRow]:
+    """The events of a type, `recurring.` left out."""
+    return [row for row in rows(engine, EventRow) if row.type == f"recurring.{kind}"]
+
+
+def noted(engine: Engine, verb: str) -> AnyRow:
+    """The one entry of the audit log on this verb."""
+    (entry,) = [row for row in rows(engine, AuditEntry) if row.action == f"schedules.{verb}"]
+    return entry
+
+
+@contextmanager
+def refused(code: str, match: str | None = None) -> Iterator[pytest.ExceptionInfo[ScheduleError]]:
+    """What is asked of a schedule in the block is refused with this code."""
+    with pytest.raises(ScheduleError, match=match) as caught:
+        yield caught
+    assert caught.value.code == code
