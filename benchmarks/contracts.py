@@ -53,6 +53,7 @@ class Store:
 
     engine: Engine
     services: Services
+    settings: Settings
     stored: int
     due: int
 
@@ -80,14 +81,29 @@ class Store:
             connection.execute(text(statement))
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Many schedules, of which some are due; as many as those, all due; and a few."""
+
+    many: Store
+    due: Store
+    few: Store
+
+    def all(self) -> tuple[Store, ...]:
+        return self.many, self.due, self.few
+
+
 @contextmanager
 def store(name: str, folder: Path, stored: int, due: int) -> Iterator[Store]:
     """An empty store in a database of its own, which is dropped in the end. Raises ServiceError."""
     with services(name) as found:
-        engine = database.connect(Settings(state_dir=folder, database_url=found.database_url))
-        database.migrate(engine)
+        settings = Settings(
+            state_dir=folder, database_url=found.database_url, redis_url=found.redis_url, redis_prefix=found.prefix
+        )
+        engine = database.connect(settings)
         try:
-            yield Store(engine, found, stored, due)
+            database.migrate(engine)
+            yield Store(engine, found, settings, stored, due)
         finally:
             engine.dispose()
 

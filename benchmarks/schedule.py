@@ -15,9 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import cycle
@@ -26,15 +24,15 @@ from statistics import median
 
 from redis import Redis
 
-from benchmarks.contracts import SOURCES, Store, noon, one_by_one, store
+from benchmarks.contracts import SOURCES, Store, Stores, noon, one_by_one, store
 from benchmarks.machine import hardware
+from benchmarks.measured import Measured, seconds_of
 from benchmarks.servers import ServerError
 from benchmarks.services import ServiceError
 from workers.clients import Clients
 from workers.schedule import generate
 from workers.schedule.generator import Generator
 from workers.schedule.tick import tick
-from workers.settings import Settings
 
 FEW = 1_000
 """Schedules in the store that many are compared with where the work is the same; a tenth of them is due."""
@@ -45,69 +43,20 @@ CLAIMS = 60
 _FIRST_DAY = date(2030, 6, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Many schedules, of which some are due; as many as those, all due; and a few."""
-
-    many: Store
-    due: Store
-    few: Store
-
-    def all(self) -> tuple[Store, ...]:
-        return self.many, self.due, self.few
-
-
-@dataclass(slots=True)
-class Measured:
-    """Seconds of each kind of work in each round, what each is compared with, and the CPU seconds of planning one."""
-
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    bases: dict[str, str] = field(default_factory=dict)
-    cpu: list[float] = field(default_factory=list)
-
-    def note(self, name: str, seconds: float, base: str) -> None:
-        self.seconds.setdefault(name, []).append(seconds)
-        self.bases[name] = base
-
-    def in_turn(self, times: int, works: Mapping[str, Callable[[], object]]) -> None:
-        """Do each of these so often, in turn, and note the medians; the first one is the base of the others."""
-        taken: dict[str, list[float]] = {name: [] for name in works}
-        for _ in range(times):
-            for name, work in works.items():
-                taken[name].append(_seconds(work))
-        for name, found in taken.items():
-            self.note(name, median(found), next(iter(works)))
-
-    def report(self) -> None:
-        """Print the medians, and the ratio of each kind to its base in the same round."""
-        print(f"\n{'':44}{'ms':>10}{'ratio (least-most)':>22}")
-        for name, found in self.seconds.items():
-            base = self.bases[name]
-            each = [one / other for one, other in zip(found, self.seconds[base], strict=True)]
-            ratio = "" if base == name else f"{median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
-            print(f"{name:44}{median(found) * 1e3:>10,.2f}{ratio:>22}{'' if base == name else f'  to {base}'}")
-        print(f"\nCPU of the worker for one schedule that is due: {median(self.cpu) * 1e6:,.0f} µs")
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def planning(measured: Measured, stores: Stores, now: datetime) -> None:
-    """Note what it costs to plan all that is due: of few schedules, of many, and one by one."""
+def planning(measured: Measured, stores: Stores, now: datetime) -> float:
+    """Note what it takes to plan all that is due, of few schedules, of many, and one by one; CPU seconds for one."""
     count, alone = stores.due.due, stores.many.due - stores.due.due
-    single = _seconds(lambda: one_by_one(stores.many.engine, now, alone)) / alone
+    single = seconds_of(lambda: one_by_one(stores.many.engine, now, alone)) / alone
     names = [f"tick, {count:,} due of {found.stored:,}" for found in (stores.due, stores.many)]
     for name, found in zip(names, (stores.due, stores.many), strict=True):
         began, cpu = time.perf_counter(), time.process_time()
         planned = len(tick(found.engine, now=now))
         measured.note(name, time.perf_counter() - began, names[0])
-        measured.cpu.append((time.process_time() - cpu) / count)
+        used = time.process_time() - cpu
         if planned != count:
             raise ServerError(f"{name}: {planned:,} were planned")
     measured.note(f"one by one, {count:,} due of {stores.many.stored:,}", single * count, names[1])
+    return used / count
 
 
 def idling(measured: Measured, stores: Stores, now: datetime) -> None:
@@ -122,15 +71,17 @@ def _idle(found: Store, now: datetime) -> None:
         raise ServerError("a tick that should be idle found something")
 
 
-def taking(measured: Measured, stores: Stores, now: datetime, folder: Path) -> None:
+def taking(measured: Measured, stores: Stores, now: datetime) -> None:
     """Note what it costs to take an occurrence, and to look for the sources where any waits."""
     claims, looks = {}, {}
     for found, waiting in ((stores.few, stores.few.due), (stores.many, stores.due.due)):
         found.settle()
-        settings = Settings(state_dir=folder)
-        redis = Redis.from_url(found.services.redis_url)
         generator = Generator(
-            engine=found.engine, settings=settings, clients=Clients(settings), redis=redis, clock=lambda: now
+            engine=found.engine,
+            settings=found.settings,
+            clients=Clients(found.settings),
+            redis=Redis.from_url(found.services.redis_url),
+            clock=lambda: now,
         )
         claims[f"taking one of {waiting:,}"] = partial(_take, generator, cycle(SOURCES))
         looks[f"looking where any of {waiting:,} waits"] = partial(generate.waiting_at, found.engine, now)
@@ -145,25 +96,26 @@ def _take(generator: Generator, sources: cycle[str]) -> None:
 
 def run(options: argparse.Namespace, folder: Path) -> None:
     """Measure and print."""
-    count, alone, few = options.due, options.due // 10, min(FEW, options.schedules)
+    count, alone, few = options.due, options.due // 10, min(FEW, options.schedules // 2)
     with ExitStack() as stack:
         stores = Stores(
             many=stack.enter_context(store("many", folder, options.schedules, count + alone)),
             due=stack.enter_context(store("due", folder, count, count)),
-            few=stack.enter_context(store("few", folder, few, min(count, few // 10))),
+            few=stack.enter_context(store("few", folder, few, min(count // 2, few // 10))),
         )
         print(hardware(stores.many.services, folder))
-        measured = Measured()
+        measured, used = Measured(), []
         for number in range(options.rounds):
-            # Another day each time, so that no rule has been computed before.
+            # Another day each time: what was computed in the round before is of no use.
             day = _FIRST_DAY + timedelta(days=number % 28)
-            filled = sum(_seconds(partial(found.fill, day)) for found in stores.all())
-            planning(measured, stores, noon(day))
+            filled = sum(seconds_of(partial(found.fill, day)) for found in stores.all())
+            used.append(planning(measured, stores, noon(day)))
             idling(measured, stores, noon(day))
-            taking(measured, stores, noon(day), folder)
-            shown = ", ".join(f"{name} {found[-1] * 1e3:,.2f} ms" for name, found in measured.seconds.items())
-            print(f"round {number + 1} of {options.rounds}, filled in {filled:.0f} s: {shown}", file=sys.stderr)
+            taking(measured, stores, noon(day))
+            shown = f"round {number + 1} of {options.rounds}, filled in {filled:.0f} s"
+            print(f"{shown}: {measured.last()}", file=sys.stderr)
         measured.report()
+        print(f"\nCPU of the worker for one schedule that is due: {median(used) * 1e6:,.0f} µs")
 
 
 def _options() -> argparse.Namespace:

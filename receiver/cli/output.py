@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, NoReturn, Self
 
 from rich.console import Console
@@ -146,6 +147,8 @@ def console() -> Console:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Decimal):  # money is never a float
+        return str(value)
     return value.isoformat() if isinstance(value, datetime | date) else value
 
 

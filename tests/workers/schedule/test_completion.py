@@ -30,7 +30,7 @@ from tests.workers.schedule.given import (
     told,
 )
 from workers import database, leases
-from workers.models import EventRow, Occurrence, Schedule
+from workers.models import AnyRow, EventRow, Occurrence, Schedule
 from workers.schedule import outcomes
 from workers.schedule.generate import work_off
 from workers.schedule.generator import LEASE, Generator
@@ -232,9 +232,10 @@ def ends(outcome: Callable[[], Outcome], generator: Generator, processes: list[G
 def test_processes_that_end_the_last_two_at_once_tell_it_once(
     generator: Generator, customer: str, processes: list[Generator]
 ) -> None:
+    generator.clock.now = datetime(2026, 6, 12, 9, tzinfo=UTC)  # type: ignore[attr-defined]
     for turn in range(5):
         added(generator.engine, generator.settings, customer_id=customer, frequency="weekly", max_occurrences=2)
-        tick(generator.engine, now=datetime(2026, 6, 12, 9, tzinfo=UTC))
+        tick(generator.engine, now=generator.clock())
 
         events = ends(lambda: Outcome(error=ProviderError("NO", "No")), generator, processes)
 
@@ -248,7 +249,7 @@ def test_a_process_that_lost_its_lease_tells_nothing(
     generator: Generator, customer: str, clock: Clock, processes: list[Generator]
 ) -> None:
     occurrence = planned(generator, customer, max_occurrences=1)
-    taken = []
+    taken: list[AnyRow] = []
     for _ in range(2):
         with database.write(generator.engine) as connection:
             taken += leases.claim(connection, Occurrence, [occurrence], now=clock(), lease=LEASE)
