@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from math import nan
 from pathlib import Path
 
 from sqlalchemy import Engine, insert, select, text, update
 
+from benchmarks.servers import cpu_of_family
 from benchmarks.services import Services, services
 from workers import database
 from workers.models import Occurrence, Schedule
@@ -75,6 +77,12 @@ class Store:
     def settle(self) -> None:
         """What autovacuum does within a minute, here at a time of our own."""
         self._run("VACUUM ANALYZE occurrences")
+
+    def cpu(self) -> float:
+        """CPU seconds of the process that serves us in PostgreSQL; not a number where that is on another machine."""
+        with self.engine.connect() as connection:
+            pid = int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        return cpu_of_family(pid) if Path(f"/proc/{pid}").exists() else nan
 
     def _run(self, statement: str) -> None:
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -43,20 +43,20 @@ CLAIMS = 60
 _FIRST_DAY = date(2030, 6, 1)
 
 
-def planning(measured: Measured, stores: Stores, now: datetime) -> float:
-    """Note what it takes to plan all that is due, of few schedules, of many, and one by one; CPU seconds for one."""
+def planning(measured: Measured, stores: Stores, now: datetime) -> tuple[float, float]:
+    """Note how long planning takes: of few, of many, one by one. CPU seconds for each, ours and PostgreSQL's."""
     count, alone = stores.due.due, stores.many.due - stores.due.due
     single = seconds_of(lambda: one_by_one(stores.many.engine, now, alone)) / alone
     names = [f"tick, {count:,} due of {found.stored:,}" for found in (stores.due, stores.many)]
     for name, found in zip(names, (stores.due, stores.many), strict=True):
-        began, cpu = time.perf_counter(), time.process_time()
+        served, used, began = found.cpu(), time.process_time(), time.perf_counter()
         planned = len(tick(found.engine, now=now))
         measured.note(name, time.perf_counter() - began, names[0])
-        used = time.process_time() - cpu
+        used, served = time.process_time() - used, found.cpu() - served
         if planned != count:
             raise ServerError(f"{name}: {planned:,} were planned")
     measured.note(f"one by one, {count:,} due of {stores.many.stored:,}", single * count, names[1])
-    return used / count
+    return used / count, served / count
 
 
 def idling(measured: Measured, stores: Stores, now: datetime) -> None:
@@ -112,10 +112,10 @@ def run(options: argparse.Namespace, folder: Path) -> None:
             used.append(planning(measured, stores, noon(day)))
             idling(measured, stores, noon(day))
             taking(measured, stores, noon(day))
-            shown = f"round {number + 1} of {options.rounds}, filled in {filled:.0f} s"
-            print(f"{shown}: {measured.last()}", file=sys.stderr)
+            print(f"round {number + 1}, filled in {filled:.0f} s: {measured.last()}", file=sys.stderr)
         measured.report()
-        print(f"\nCPU of the worker for one schedule that is due: {median(used) * 1e6:,.0f} µs")
+        ours, theirs = (median(each) * 1e6 for each in zip(*used, strict=True))
+        print(f"\nCPU for one schedule that is due: {ours:,.0f} µs of the worker and {theirs:,.0f} µs of PostgreSQL")
 
 
 def _options() -> argparse.Namespace:

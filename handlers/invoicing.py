@@ -146,6 +146,10 @@ class Keeping(Protocol):
     def pause(self, schedule_id: str) -> None: ...
 
 
+def _calls(finalize: bool, send: bool) -> int:
+    return 2 + finalize + send
+
+
 def _each(_options: Mapping[str, Any]) -> Mode:
     return Mode.EACH
 
@@ -161,6 +165,8 @@ class Billing:
     """What a draft comes to, taxes included."""
     calls_a_minute: int
     """The least that its documents promise to a key."""
+    calls: Callable[[bool, bool], int] = _calls
+    """How many calls an invoice takes that is finalized, and sent, or not: the customer, the creation, what follows."""
     remembers: timedelta = timedelta(0)
     """How long creating the same draft under the same key again gives the same invoice; zero: it makes another one."""
     mode: Callable[[Mapping[str, Any]], Mode] = _each

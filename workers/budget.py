@@ -1,9 +1,9 @@
 """The budget of an API key: how many calls a minute all workers together make with it, counted in Redis.
 
-A bucket of tokens that holds a tenth of the limit and gets nine tenths of it each minute: so no minute, wherever it
-begins, has more calls than the limit. What the API itself says of its limit is believed: how much it grants, how much
-of that is left (others may use the key too), and how long it wants to be left alone. Without Redis nothing is counted,
-and the API's own refusals are what is left.
+A bucket of tokens that holds a tenth of the limit and gets nine tenths of it each minute (a small limit: that holds the
+calls of one invoice): so no minute, wherever it begins, has more calls than the limit. What the API itself says of its
+limit is believed: how much it grants, how much of that is left (others may use the key too), and how long it wants to
+be left alone. Without Redis nothing is counted, and the API's own refusals are what is left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ local kept = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'limit', 'held')
 local calls = tonumber(ARGV[3])
 local limit = tonumber(ARGV[1])
 if limit == 0 then limit = tonumber(kept[3]) or tonumber(ARGV[2]) end
-local deep, rate = math.max(calls, limit / 10), limit * 0.9 / 60000
+local deep = math.max(calls, limit / 10)
+local rate = math.max(limit - deep, math.min(limit, calls) * 0.999) / 60000
 local tokens = math.min(deep, (tonumber(kept[1]) or deep) + math.max(0, now - (tonumber(kept[2]) or now)) * rate)
 local wait = math.max(0, (tonumber(kept[4]) or 0) - now)
 if tokens < calls then wait = math.max(wait, math.ceil((calls - tokens) / rate)) end
@@ -46,8 +47,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, left, held = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if limit > 0 then redis.call('HSET', KEYS[1], 'limit', limit) end
 if left >= 0 then
-  local tokens = tonumber(redis.call('HGET', KEYS[1], 'tokens'))
-  if tokens and tokens > left then redis.call('HSET', KEYS[1], 'tokens', left) end
+  -- What was saved up since the last call is gone with the rest.
+  local tokens = tonumber(redis.call('HGET', KEYS[1], 'tokens')) or left
+  redis.call('HSET', KEYS[1], 'tokens', tostring(math.min(tokens, left)), 'at', now)
 end
 if held >= 0 then
   local until_then = tonumber(redis.call('HGET', KEYS[1], 'held')) or 0

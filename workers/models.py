@@ -347,7 +347,7 @@ class Occurrence(Work, Model):
     draft: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What was asked of the provider, as it was when it was intended."""
     intended_at: Mapped[datetime | None]
-    """When the provider was first asked for it."""
+    """When the provider was asked for what it may have carried out unheard."""
     invoice_id: Mapped[str | None]
     invoice_number: Mapped[str | None]
     invoice_total: Mapped[str | None]

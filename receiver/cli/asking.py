@@ -15,10 +15,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many, and chang
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 
 
-def refuse_to_ask(settled: bool) -> None:
+def refuse_to_ask(settled: bool, *, instead: str = ", or --dry-run to see how many") -> None:
     """Refuse, before anything is looked at, to ask where nobody could answer. Raises WrongUse."""
     if not settled and not sys.stdin.isatty():
-        raise WrongUse("there is no terminal to ask at: say --yes to go ahead, or --dry-run to see how many")
+        raise WrongUse(f"there is no terminal to ask at: say --yes to go ahead{instead}")
 
 
 def ask(question: str, yes: bool) -> None:

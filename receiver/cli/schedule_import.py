@@ -44,7 +44,7 @@ def import_file(
     """
     from workers.leases import utcnow
     from workers.schedule import importing
-    from workers.schedule.errors import ScheduleError
+    from workers.schedule.errors import VALIDATION_ERROR, ScheduleError
 
     try:
         text = file.read_text("utf-8-sig")
@@ -57,6 +57,8 @@ def import_file(
         lines = importing.read_csv(text)
         done = importing.import_all(engine, configured, lines, actor=actor(), now=utcnow(), dry_run=dry_run)
     except ScheduleError as error:
+        if error.code != VALIDATION_ERROR:
+            raise CommandError(f"nothing was imported: {error.code}: {error}") from None
         first, rest = error.details[:_SAID] or (error,), len(error.details) - _SAID
         more = f"; and {many(rest, 'more fault')}" if rest > 0 else ""
         raise WrongUse(f"nothing was imported: {'; '.join(map(str, first))}{more}") from None

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,14 +38,18 @@ from receiver.cli.schedule_fields import (
 )
 
 if TYPE_CHECKING:
+    from workers.models import AnyRow
     from workers.schedule.plans import Plan
     from workers.settings import Settings
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id: sch_…")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be, and change nothing.")]
 Frequency = Annotated[str, typer.Option(help="weekly, biweekly, monthly, quarterly, biannually or yearly.")]
-_LISTED = ("id", "name", "source", "customer_id", "frequency", "status", "next_run_at")
-_HISTORY = ("scheduled_date", "status", "invoice_number", "invoice_total", "invoice_id", "attempts", "error_message")
+_LISTED = ("id", "name", "source", "customer_id", "frequency", "status", "next_run_date")
+_HISTORY = (
+    "scheduled_date", "status", "invoice_number", "invoice_total", "invoice_id", "attempts", "next_attempt_at",
+    "error_message",
+)  # fmt: skip
 _SHOWN_FIRST = 12
 
 
@@ -121,7 +126,7 @@ def list_all(
         raise WrongUse(f"--status: {status!r} is none of {', '.join(STATUSES)}")
     _, engine = open_database()
     meant = Filter(source=source, status=status, customer_id=customer, frequency=frequency, search=search)
-    rows = [_public(row._asdict()) for row in find(engine, meant, limit=limit)]
+    rows = [_public(row) for row in find(engine, meant, limit=limit)]
     empty = "no such schedules" if meant != Filter() else "no schedules; add one with `billhook schedules add`"
     show(rows, _LISTED, as_json=as_json, empty=empty)
 
@@ -132,7 +137,7 @@ def show_one(schedule_id: Id, as_json: Json = False) -> None:
 
     _, engine = open_database()
     with _explained():
-        row = _public(schedules.get(engine, schedule_id)._asdict())
+        row = _public(schedules.get(engine, schedule_id))
         entries = schedules.history(engine, schedule_id, limit=5)
     if as_json:
         show([row | {"history": [_plain(asdict(entry)) for entry in entries]}], (), as_json=True, empty="")
@@ -213,7 +218,7 @@ def cancel(schedule_id: Id, yes: Yes = False, as_json: Json = False) -> None:
     from workers.leases import utcnow
     from workers.schedule import schedules, verbs
 
-    refuse_to_ask(yes)
+    refuse_to_ask(yes, instead="")
     _, engine = open_database()
     with _explained():
         schedules.get(engine, schedule_id)
@@ -227,7 +232,7 @@ def delete(schedule_id: Id, yes: Yes = False) -> None:
     from workers.leases import utcnow
     from workers.schedule import schedules, verbs
 
-    refuse_to_ask(yes)
+    refuse_to_ask(yes, instead="")
     _, engine = open_database()
     with _explained():
         schedules.get(engine, schedule_id)
@@ -240,14 +245,17 @@ def generate(schedule_id: Id, issue_date: IssueDate = None, dry_run: DryRun = Fa
     """Make the next invoice now; its due date is used up by it."""
     from workers.clients import Clients
     from workers.embedded import EmbeddedError
+    from workers.leases import utcnow
     from workers.schedule import schedules
     from workers.schedule.generator import DEADLINE, Generator
     from workers.schedule.on_demand import generate_now
+    from workers.schedule.rhythm import today
 
     configured, engine = open_database()
     with _explained():
         if dry_run:
-            _show_dates(configured, schedules.get(engine, schedule_id), 1, as_json=as_json)
+            row = schedules.get(engine, schedule_id)
+            _show_dates(configured, row, 1, issued=day(issue_date) or today(utcnow(), row.timezone), as_json=as_json)
             return
         from workers.app import PROCESS, ring, start
 
@@ -267,7 +275,7 @@ def generate(schedule_id: Id, issue_date: IssueDate = None, dry_run: DryRun = Fa
 
 
 def retry(schedule_id: Id, due: Due = None, as_json: Json = False) -> None:
-    """Try again what failed, as the schedule is now; an invoice that was made is not made again."""
+    """Try again what failed, as the schedule is now, and at once what was postponed; no invoice is made twice."""
     from workers.leases import utcnow
     from workers.schedule import verbs
 
@@ -327,24 +335,27 @@ def _show_coming(configured: Settings, plan: Plan, *, as_json: bool) -> None:
     show([asdict(one) for one in coming], ("due_on", "pay_by", "total", "currency"), as_json=as_json, empty="")
 
 
-def _show_dates(configured: Settings, row: Any, count: int, *, as_json: bool) -> None:
+def _show_dates(configured: Settings, row: Any, count: int, *, as_json: bool, issued: date | None = None) -> None:
     from workers.leases import utcnow
     from workers.schedule.schedules import preview as coming
 
-    dates = [asdict(one) for one in coming(configured, row, count, utcnow())]
+    dates = [asdict(one) for one in coming(configured, row, count, utcnow(), issued=issued)]
     show(
         dates, ("due_on", "pay_by", "total", "currency"), as_json=as_json, empty=f"nothing to come: it is {row.status}"
     )
 
 
 def _say(row: Any, *, as_json: bool) -> None:
-    show([_public(row._asdict())], _LISTED, as_json=as_json, empty="")
+    show([_public(row)], _LISTED, as_json=as_json, empty="")
 
 
-def _public(row: dict[str, Any]) -> dict[str, Any]:
-    """A schedule without what only the engine has use for."""
+def _public(row: AnyRow) -> dict[str, Any]:
+    """A schedule without what only the engine has use for, and with its next due date as people know it."""
+    from workers.schedule.schedules import next_run_date
+
     hidden = {"anchor_date", "anchor_day", "prior", "next_index", "agreement_token"}
-    return {name: value for name, value in row.items() if name not in hidden}
+    shown = {name: value for name, value in row._asdict().items() if name not in hidden}
+    return shown | {"next_run_date": next_run_date(row)}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

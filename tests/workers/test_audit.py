@@ -27,12 +27,13 @@ from workers.delivery.flight import deliver
 from workers.delivery.gate import Gate
 from workers.delivery.sender import Sender
 from workers.dispatch import Dispatcher, process
-from workers.models import Attempt, Delivery, EventRow, HandlerRun, Message, Model, Occurrence, OnceKey
+from workers.models import Attempt, Delivery, EventRow, HandlerRun, Message, Model, Occurrence, OnceKey, Schedule
 from workers.schedule.generate import generate
 from workers.schedule.generator import Generator
 from workers.schedule.plans import Plan
 from workers.schedule.schedules import add
 from workers.schedule.tick import tick
+from workers.schedule.verbs import cancel, delete_schedule, pause, resume
 from workers.vault import open_vault
 
 LEASE = timedelta(seconds=55)
@@ -153,7 +154,7 @@ def test_what_really_happens_is_in_balance(lived: Engine) -> None:
 
 
 def test_the_audit_changes_nothing(lived: Engine) -> None:
-    tables = (EventRow, HandlerRun, Message, Delivery, Attempt, Occurrence)
+    tables = (EventRow, HandlerRun, Message, Delivery, Attempt, Schedule, Occurrence)
     before = [rows(lived, table) for table in tables]
 
     audit(lived)
@@ -162,6 +163,7 @@ def test_the_audit_changes_nothing(lived: Engine) -> None:
 
 
 WAITING = {"status": "waiting"}
+ACTIVE = {"status": "active"}
 FAILED_ONCE = {"attempts": 1, "starts": 1, "again": False}
 PLANTS: list[tuple[str, type[Model], dict[str, Any], dict[str, Any]]] = [
     ("an event has an unknown status", EventRow, {"status": "ignored"}, {"status": "lost"}),
@@ -186,6 +188,14 @@ PLANTS: list[tuple[str, type[Model], dict[str, Any], dict[str, Any]]] = [
     ("a delivery was asked for anew after an attempt that was never made", Delivery, WAITING, {"prior": 9}),
     ("a delivery that failed stands in line as if it never had", Delivery, WAITING, FAILED_ONCE),
     ("an occurrence ended without an event that reports it", Occurrence, WAITING, {"status": "generated"}),
+    ("an occurrence ended without an event that reports it", Occurrence, WAITING, {"status": "failed"}),
+    ("an occurrence was generated and has no invoice", Occurrence, {"status": "generated"}, {"invoice_id": None}),
+    ("a schedule has more or fewer occurrences than it planned", Schedule, ACTIVE, {"planned": 2}),
+    ("a schedule has more or fewer occurrences than it planned", Schedule, ACTIVE, {"planned": 0}),
+    ("an active schedule will never be due", Schedule, ACTIVE, {"next_run_at": None}),
+    ("a schedule that is not active is due", Schedule, ACTIVE, {"status": "paused"}),
+    ("a schedule that is not active is due", Schedule, ACTIVE, {"status": "completed"}),
+    ("a schedule that is not active is due", Schedule, ACTIVE, {"status": "cancelled"}),
 ]
 
 
@@ -210,6 +220,41 @@ def test_a_message_without_a_success_is_named_itself(lived: Engine) -> None:
     events = {row.id: row.event_id for row in rows(lived, HandlerRun)}
     messages = {row.event_id: row.id for row in rows(lived, Message)}
     assert balance.faults == (Fault("a message has no run that succeeded behind it", (messages[events[run_id]],)),)
+
+
+@pytest.mark.parametrize("status", ["active", "completed", "cancelled"])
+def test_only_a_paused_schedule_holds_occurrences_back(lived: Engine, status: str) -> None:
+    (waiting,) = [row for row in rows(lived, Occurrence) if row.status == "waiting"]
+    pause(lived, waiting.schedule_id, actor="tester", now=NOW)
+    assert [row.status for row in rows(lived, Occurrence) if row.id == waiting.id] == ["held"]
+    assert audit(lived).holds
+
+    with planted(lived, Schedule, {"id": waiting.schedule_id}, status=status):
+        found = {fault.rule: fault.ids for fault in audit(lived).faults}
+
+    assert found["a schedule that is not paused holds occurrences back"] == (waiting.schedule_id,)
+
+
+def test_a_schedule_is_in_balance_through_all_that_is_done_to_it(lived: Engine) -> None:
+    (waiting,) = [row for row in rows(lived, Occurrence) if row.status == "waiting"]
+    schedule_id, later = waiting.schedule_id, NOW + timedelta(days=800)
+
+    pause(lived, schedule_id, actor="tester", now=NOW)
+    assert audit(lived).holds
+    resume(lived, schedule_id, next_run_date=later.date(), actor="tester", now=later)
+    assert audit(lived).holds
+    tick(lived, now=later)
+    assert audit(lived).holds
+    cancel(lived, schedule_id, actor="tester", now=later)
+    assert audit(lived).holds
+    delete_schedule(lived, schedule_id, actor="tester", now=later)
+    assert audit(lived).holds
+
+
+def test_an_occurrence_of_long_ago_may_have_outlived_the_event_that_reported_it(lived: Engine) -> None:
+    with planted(lived, Occurrence, {"status": "generated"}, event_id="evt_gone"):
+        assert audit(lived, lambda: NOW + timedelta(days=29)).faults != ()
+        assert audit(lived, lambda: NOW + timedelta(days=31)).holds
 
 
 def test_only_a_2xx_makes_a_delivery_a_success(lived: Engine) -> None:

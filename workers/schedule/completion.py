@@ -10,7 +10,7 @@ from handlers.event import Event
 from handlers.vocabulary import INTERNAL
 from workers import ids, inbox
 from workers.metrics import SCHEDULES
-from workers.models import HELD, RUNNING, WAITING, Occurrence, Schedule
+from workers.models import HELD, RUNNING, WAITING, EventRow, Occurrence, Schedule
 
 OPEN = (WAITING, RUNNING, HELD)
 
@@ -28,6 +28,10 @@ def complete(connection: Connection, schedule_id: str, now: datetime) -> str | N
     counts = {status: count for status, count in connection.execute(counted.group_by(Occurrence.status))}  # noqa: C416
     if any(counts.get(status) for status in OPEN):
         return None
+    delivery_id = f"{schedule_id}:completed"
+    told = select(EventRow.id).where(EventRow.source == schedule.source, EventRow.delivery_id == delivery_id)
+    if connection.execute(told).first() is not None:  # one that had failed was tried again
+        return None
     event = Event(
         id=ids.new("evt"),
         type="recurring.completed",
@@ -44,8 +48,6 @@ def complete(connection: Connection, schedule_id: str, now: datetime) -> str | N
         provider=INTERNAL,
         received_at=now,
     )
-    (outcome,) = inbox.store(connection, [inbox.internal(event, f"{schedule_id}:completed")])
-    if outcome.kind != "accepted":  # a retry of an occurrence that had failed: its end was told before
-        return None
+    inbox.store(connection, [inbox.internal(event, delivery_id)])
     SCHEDULES.labels("completed").inc()
     return event.id

@@ -18,17 +18,18 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from handlers.errors import ProviderError, ProviderUnavailable
+from handlers.invoicing import NOT_AGREED
 from handlers.providers.http import RateLimit
 from workers import database, leases
-from workers.app import GENERATE, PROCESS, app, ring, ringing, runtime
+from workers.app import GENERATE, PROCESS, STOPPING, app, ring, ringing, runtime
 from workers.clients import Clients
 from workers.logs import log
 from workers.metrics import BUDGET_WAITS, RUNG_AGAIN
 from workers.models import RUNNING, WAITING, AnyRow, Occurrence, Schedule
 from workers.schedule import issuing
 from workers.schedule.errors import ScheduleError
-from workers.schedule.generator import DEADLINE, LEASE, Generator, budget, client
-from workers.schedule.outcomes import Outcome, end, postpone
+from workers.schedule.generator import DEADLINE, LEASE, Generator, billing, budget, client
+from workers.schedule.outcomes import Outcome, end, postpone, wait_for_customer
 from workers.schedule.tick import tick
 
 SLICE = 10.0
@@ -59,7 +60,7 @@ def work_off(generator: Generator, source: str) -> Shift:
     events: list[str] = []
     ends = time.monotonic() + SLICE
     setbacks = 0
-    while time.monotonic() < ends:
+    while time.monotonic() < ends and not STOPPING[0]:
         taken = _take(generator, source)
         if taken.waits:
             BUDGET_WAITS.labels(source).inc()
@@ -92,17 +93,25 @@ def _take(generator: Generator, source: str) -> _Taken:
             select(Occurrence.id, Schedule.auto_finalize, Schedule.auto_send)
             .join(Schedule, Schedule.id == Occurrence.schedule_id)
             .where(Occurrence.source == source, *_due(now), ~_behind_another())
-            .order_by(Occurrence.next_attempt_at, Occurrence.id)
+            .order_by(Occurrence.next_attempt_at)  # and no more: all that is due on a day would be sorted each time
             .limit(1)
             .with_for_update(of=Occurrence, skip_locked=True)
         ).one_or_none()
         if found is None:
             return _Taken(None)
-        allowed = budget(generator, source)
-        # The customer, the creation, and what follows it.
-        if allowed is not None and allowed.take(2 + found.auto_finalize + found.auto_send) > 0:
+        if not _may_call(generator, source, finalize=found.auto_finalize, send=found.auto_send):
             return _Taken(None, waits=True)
         return _Taken(next(iter(leases.claim(connection, Occurrence, [found.id], now=now, lease=LEASE)), None))
+
+
+def _may_call(generator: Generator, source: str, *, finalize: bool, send: bool) -> bool:
+    """Whether the calls that an invoice takes may be made now."""
+    try:
+        calls = billing(generator, source).calls(finalize, send)
+    except ProviderUnavailable:
+        return True  # without settings there is nothing to call
+    allowed = budget(generator, source)
+    return allowed is None or allowed.take(calls) == 0
 
 
 def _due(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -132,10 +141,7 @@ def _generate(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
         outcome = issuing.issue(generator, row)
     except ProviderError as error:
         _learn(generator, row.source, error)
-        # A key that was revoked is replaced by a person; the invoice must not be lost meanwhile.
-        if isinstance(error, ProviderUnavailable) or error.status in _REFUSED:
-            return postpone(generator, row, error), True
-        return end(generator, row, Outcome(error=error)), False
+        return _failed(generator, row, error)
     except ScheduleError:  # it was deleted meanwhile, and its occurrences with it
         return [], False
     except Exception as error:  # a fault of ours: it must not keep other occurrences waiting
@@ -143,6 +149,15 @@ def _generate(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
         return postpone(generator, row, ProviderError("UNEXPECTED", type(error).__name__)), False
     _learn(generator, row.source, None)
     return ([] if outcome is None else end(generator, row, outcome)), False
+
+
+def _failed(generator: Generator, row: AnyRow, error: ProviderError) -> tuple[list[str], bool]:
+    if error.code == NOT_AGREED:
+        return wait_for_customer(generator, row, error), False
+    # A key that was revoked is replaced by a person; the invoice must not be lost meanwhile.
+    if isinstance(error, ProviderUnavailable) or error.status in _REFUSED:
+        return postpone(generator, row, error), True
+    return end(generator, row, Outcome(error=error)), False
 
 
 def _learn(generator: Generator, source: str, error: ProviderError | None) -> None:

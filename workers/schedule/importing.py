@@ -20,7 +20,7 @@ from workers import audit_log, database
 from workers.models import Schedule
 from workers.schedule.errors import Problem, ScheduleError, invalid
 from workers.schedule.plans import Plan
-from workers.schedule.schedules import Start, insert, row_of
+from workers.schedule.schedules import Start, expect_quota, insert, row_of
 from workers.settings import Settings
 
 MOST = 100_000
@@ -125,14 +125,12 @@ def import_all(
     with database.write(engine) as connection:
         new = [row for source in sorted(rows) for row in _unknown(connection, source, rows[source])]
         known = len(lines) - len(new)
+        batches = [[row for row in new if row["source"] == source] for source in sorted({row["source"] for row in new})]
         if dry_run or not new:
+            for batch in batches:
+                expect_quota(connection, settings, batch[0]["source"], len(batch))
             return Imported(tuple(row["id"] for row in new), known)
-        stored = [
-            row_id
-            for source in sorted(rows)
-            if (batch := [row for row in new if row["source"] == source])
-            for row_id in insert(connection, settings, batch)
-        ]
+        stored = [row_id for batch in batches for row_id in insert(connection, settings, batch)]
         audit_log.note(connection, actor, "schedules.import", {"schedules": len(stored), "known": known}, now)
     return Imported(tuple(sorted(stored)), known)
 

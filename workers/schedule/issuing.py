@@ -8,7 +8,7 @@ invoice itself. A payment under an agreement is looked for in the same way befor
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import update
@@ -20,10 +20,12 @@ from workers.models import HELD, RUNNING, AnyRow, Occurrence, Schedule
 from workers.schedule import rhythm, schedules
 from workers.schedule.drafts import draft_of
 from workers.schedule.generator import LEASE, Generator, billing, client
-from workers.schedule.outcomes import Outcome
+from workers.schedule.outcomes import HAS_ENDED, WAS_CANCELLED, Outcome
 
 SETTLES_WITHIN = 120.0
 """Seconds in which a call that we did not hear the end of may still take effect at the provider."""
+LATE = timedelta(minutes=15)
+"""How long after its due moment an occurrence that was never begun is looked for at the provider all the same."""
 TOO_MANY = 429
 
 
@@ -65,12 +67,21 @@ def _begin(
         return Outcome(reason="the provider takes this payment itself")
     invoicing.check_customer(schedule.customer_id)
     draft = _intend(generator, found, row)
-    if draft is None:
-        return None
+    if draft is None or isinstance(draft, Outcome):
+        return draft
     if found.mode(draft.options) != Mode.EACH and schedule.agreement is not None:
         return draft, invoicing.get(schedule.agreement)
-    invoice = _create(invoicing, draft)
+    invoice = invoicing.find(draft) if _late(generator, row, schedule) else None
+    if invoice is None:
+        invoice = _create(invoicing, draft)
     return (draft, invoice) if _note_invoice(generator, found, row, draft, invoice) else None
+
+
+def _late(generator: Generator, row: AnyRow, schedule: AnyRow) -> bool:
+    """Whether it should have been begun long ago: then a database that was set back may have forgotten that it was."""
+    # Somebody who added it, changed it or resumed it a moment ago is the reason that it is late.
+    known = (rhythm.start_of_day(row.due_on, schedule.timezone), schedule.created_at, schedule.updated_at)
+    return generator.clock() - max(moment for moment in known if moment is not None) > LATE
 
 
 def _made(generator: Generator, found: Billing, invoicing: Invoicing, row: AnyRow, draft: Draft) -> Invoice | None:
@@ -88,8 +99,8 @@ def _made(generator: Generator, found: Billing, invoicing: Invoicing, row: AnyRo
     return invoice if _note_invoice(generator, found, row, draft, invoice) else None
 
 
-def _intend(generator: Generator, found: Billing, row: AnyRow) -> Draft | None:
-    """Commit what is about to be asked. None: the schedule was paused or ended meanwhile, or the lease is over."""
+def _intend(generator: Generator, found: Billing, row: AnyRow) -> Draft | Outcome | None:
+    """Commit what is about to be asked. None: the schedule was paused meanwhile, or the lease is over."""
     now = generator.clock()
     with database.write(generator.engine) as connection:
         schedule = schedules.read(connection, row.schedule_id, share=True)
@@ -98,9 +109,9 @@ def _intend(generator: Generator, found: Billing, row: AnyRow) -> Draft | None:
             leases.finish(connection, Occurrence, row, status=HELD, starts=row.starts - 1)
             return None
         if schedule.status == "cancelled":
-            reason = {"error": "the schedule was cancelled", "ended_at": now}
-            leases.finish(connection, Occurrence, row, status="skipped", **reason)
-            return None
+            return Outcome(reason=WAS_CANCELLED)
+        if schedule.end_date is not None and row.due_on > schedule.end_date and not row.retries:
+            return Outcome(reason=HAS_ENDED)
         draft = fresh_draft(schedule, row, now)
         values: dict[str, Any] = {"step": "intended", "intended_at": now, "draft": draft.written()}
         if found.mode(draft.options) != Mode.EACH and schedule.agreement is not None:
@@ -156,12 +167,15 @@ def _captured(generator: Generator, found: Billing, row: AnyRow, draft: Draft, i
     if found.capturing is None:
         raise ProviderUnavailable("NO_CAPTURE", "this provider captures no payments")
     capturing = found.capturing(client(generator, row.source))
-    if row.step == "capturing" and (payment := capturing.find_payment(draft)) is not None:
-        return payment
     with database.read(generator.engine) as connection:
-        token = schedules.read(connection, row.schedule_id).agreement_token
+        schedule = schedules.read(connection, row.schedule_id)
+    if row.step == "capturing" or _late(generator, row, schedule):
+        payment = capturing.find_payment(draft)
+        if payment is not None:
+            return payment
+    token = schedule.agreement_token
     token = token or capturing.token(invoice.id)
-    if not _note(generator, row, {"agreement_token": token}, step="capturing"):
+    if not _note(generator, row, {"agreement_token": token}, step="capturing", intended_at=generator.clock()):
         return None
     try:
         return capturing.capture(draft, token)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from handlers.errors import ProviderError
+from handlers.errors import ProviderError, ProviderUnavailable
 from handlers.event import Event
 from handlers.invoicing import Invoice, Payment
 from handlers.vocabulary import INTERNAL
@@ -22,10 +22,15 @@ from workers.models import HELD, WAITING, AnyRow, Occurrence, Schedule
 from workers.schedule import rhythm, schedules
 from workers.schedule.completion import complete
 from workers.schedule.generator import Generator
+from workers.schedule.tick import SKIPPED
 
+HAS_ENDED, WAS_CANCELLED = "the schedule has ended", "the schedule was cancelled"
+"""Why what was planned of it is skipped."""
 RETRIES = 40
 """A week, with waits of up to six hours: a key that was revoked on a Friday night is replaced on Monday."""
 FIRST_WAIT = 5.0
+AGREES_WITHIN = timedelta(days=30)
+"""How long a customer may take to agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,7 @@ class Outcome:
     def status(self) -> str:
         if self.error is not None:
             return "failed"
-        return "generated" if self.invoice is not None else "skipped"
+        return "generated" if self.invoice is not None else SKIPPED
 
 
 def end(generator: Generator, row: AnyRow, outcome: Outcome) -> list[str]:
@@ -49,8 +54,14 @@ def end(generator: Generator, row: AnyRow, outcome: Outcome) -> list[str]:
     now = generator.clock()
     with database.write(generator.engine) as connection:
         schedule = schedules.read(connection, row.schedule_id, lock=True)
-        event = _event(row, schedule, outcome, _left(connection, row), now)
-        reported = outcome.status != "skipped"
+        step, left = _reached(connection, row)
+        if outcome.error is not None and step == "planned" and schedule.status != "active":
+            if schedule.status == "paused":  # before anything was asked for: so it has not failed
+                leases.finish(connection, Occurrence, row, status=HELD, starts=row.starts - 1)
+                return []
+            outcome = outcome if schedule.status == "completed" else Outcome(reason=WAS_CANCELLED)
+        event = _event(row, schedule, outcome, left, now)
+        reported = outcome.status != SKIPPED
         if not leases.finish(connection, Occurrence, row, **_ended(row, outcome, event.id if reported else None, now)):
             return []
         paused = _count(connection, generator, schedule, outcome, now)
@@ -73,7 +84,10 @@ def postpone(generator: Generator, row: AnyRow, error: ProviderError) -> list[st
     wait = max(wait, timedelta(seconds=min(error.retry_after or 0.0, retry.MAX_RETRY_AFTER)))
     told = {"error": str(error), "error_code": error.code}
     with database.write(generator.engine) as connection:
-        leases.wait(connection, Occurrence, row, until=generator.clock() + wait, attempts=attempt, **told)
+        schedule = schedules.read(connection, row.schedule_id, lock=True)
+        until = generator.clock() + wait
+        if leases.wait(connection, Occurrence, row, until=until, attempts=attempt, **told):
+            _after_pause(connection, schedule, generator.clock())
     OCCURRENCES.labels("postponed").inc()
     log.warning(
         "the invoice could not be generated; it is tried again later",
@@ -82,6 +96,32 @@ def postpone(generator: Generator, row: AnyRow, error: ProviderError) -> list[st
         attempt=attempt,
         error=str(error),
     )
+    return []
+
+
+def _after_pause(connection: Connection, schedule: AnyRow, now: datetime) -> None:
+    """Treat what has just been given back as `verbs` treated what waited when the schedule was paused or cancelled."""
+    if schedule.status in {"paused", "cancelled"}:
+        hold(connection, schedule.id)
+    if schedule.status == "cancelled":
+        skip_held(connection, schedule.id, now, WAS_CANCELLED)
+
+
+def skip_held(connection: Connection, schedule_id: str, now: datetime, why: str) -> int:
+    """End what of a schedule is held without an invoice; how many occurrences."""
+    held = update(Occurrence).where(Occurrence.schedule_id == schedule_id, Occurrence.status == HELD)
+    return connection.execute(held.values(status=SKIPPED, error=why, ended_at=now, ring_at=None)).rowcount
+
+
+def wait_for_customer(generator: Generator, row: AnyRow, error: ProviderError) -> list[str]:
+    """Ask again later whether the customer has agreed to be charged; no failure, until that has taken too long."""
+    now = generator.clock()
+    if now - (row.intended_at or now) > AGREES_WITHIN:
+        return end(generator, row, Outcome(error=error))
+    until = now + timedelta(seconds=error.retry_after or FIRST_WAIT)
+    told = {"error": str(error), "error_code": error.code}
+    with database.write(generator.engine) as connection:
+        leases.wait(connection, Occurrence, row, until=until, starts=row.starts - 1, **told)
     return []
 
 
@@ -98,7 +138,10 @@ def _ended(row: AnyRow, outcome: Outcome, event_id: str | None, now: datetime) -
     if (invoice := outcome.invoice) is not None:
         total = invoice.total if outcome.payment is None else outcome.payment.amount
         of_invoice = {"invoice_id": invoice.id, "invoice_number": invoice.number, "invoice_total": str(total)}
+    # What was refused was not carried out: who tries it again need not wait for that.
+    refused = error is not None and not isinstance(error, ProviderUnavailable)
     return {
+        **({"intended_at": None} if refused else {}),
         "status": outcome.status,
         "attempts": row.attempts + 1,
         "error": outcome.reason if error is None else str(error),
@@ -114,7 +157,7 @@ def _count(
 ) -> str | None:
     """Count failures in a row, and pause the schedule for too many of them; why, if it is paused by this one."""
     failures = schedule.failures + 1 if outcome.error is not None else 0
-    if outcome.status == "skipped" or failures == schedule.failures == 0:
+    if outcome.status == SKIPPED or failures == schedule.failures == 0:
         return None
     change: dict[str, Any] = {"failures": failures}
     reason = None
@@ -130,10 +173,11 @@ def _delivery_id(row: AnyRow) -> str:
     return f"{row.id}:{row.retries}" if row.retries else str(row.id)
 
 
-def _left(connection: Connection, row: AnyRow) -> str | None:
-    """The invoice that an occurrence has by now, for those who look after one that failed."""
-    invoice_id = connection.execute(select(Occurrence.invoice_id).where(Occurrence.id == row.id)).scalar_one_or_none()
-    return None if invoice_id is None else str(invoice_id)
+def _reached(connection: Connection, row: AnyRow) -> tuple[str, str | None]:
+    """The step that an occurrence has come to by now, and its invoice, for those who look after one that failed."""
+    columns = select(Occurrence.step, Occurrence.invoice_id).where(Occurrence.id == row.id)
+    found = connection.execute(columns).one()
+    return found.step, found.invoice_id
 
 
 def _event(row: AnyRow, schedule: AnyRow, outcome: Outcome, left: str | None, now: datetime) -> Event:
@@ -155,7 +199,8 @@ def _event(row: AnyRow, schedule: AnyRow, outcome: Outcome, left: str | None, no
     if (payment := outcome.payment) is not None:
         data["payment"] = {"token": payment.token, "status": payment.status, "amount": str(payment.amount)}
     if (error := outcome.error) is not None:
-        data |= {"error": {"code": error.code, "message": str(error)}, "invoice_id": left}
+        message = str(error).removeprefix(f"{error.code}: ")
+        data |= {"error": {"code": error.code, "message": message}, "invoice_id": left}
     return Event(
         id=ids.new("evt"),
         type=f"recurring.{outcome.status}",

@@ -23,6 +23,7 @@ LONGEST_TEXT = 255
 MOST_ITEMS = 500
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,10})?")
+_OF_RULE = ("interval_count", "day_of_month", "day_of_week", "end_date", "max_occurrences")
 _OF_ITEMS = ("description", "quantity", "unit_price", "tax_rate")
 
 
@@ -123,17 +124,15 @@ def _storable(text: str) -> bool:
 
 def _of_rule(plan: Plan) -> Iterator[Problem]:
     try:
-        Rule(
-            frequency=Frequency(plan.frequency),
-            start_date=plan.start_date,
-            interval_count=plan.interval_count,
-            day_of_month=plan.day_of_month,
-            day_of_week=plan.day_of_week,
-            end_date=plan.end_date,
-            max_occurrences=plan.max_occurrences,
-        )
+        Rule(Frequency(plan.frequency), plan.start_date)
     except ValueError as error:
         yield problem_of(str(error))
+        return
+    for name in _OF_RULE:  # each by itself, so that all that is wrong is said at once
+        try:
+            Rule(Frequency(plan.frequency), plan.start_date, **{name: getattr(plan, name)})
+        except ValueError as error:
+            yield problem_of(str(error))
 
 
 def _of_provider(billing: Billing, plan: Plan) -> Iterator[Problem]:

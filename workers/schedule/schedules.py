@@ -21,6 +21,8 @@ from workers.schedule.plans import Plan
 from workers.settings import Settings
 
 LIVE = ("active", "paused")
+TAKING_OVER = "it is being taken over: `billhook schedules take-over` again goes on with it"
+"""The reason of a schedule that its provider may still bill for."""
 STATUSES = (*LIVE, "completed", "cancelled")
 
 
@@ -81,20 +83,25 @@ def insert(connection: Connection, settings: Settings, rows: Sequence[dict[str, 
 
     Raises ScheduleError (QUOTA_EXCEEDED).
     """
-    source = str(rows[0]["source"])
-    quota = settings.sources[source].max_schedules
-    if quota is not None:
-        if connection.dialect.name == "postgresql":  # whoever adds at the same moment waits to be counted
-            lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
-            connection.execute(lock, {"name": f"billhook.schedules.{source}"})
-        live = select(func.count()).where(Schedule.source == source, Schedule.status.in_(LIVE))
-        if connection.execute(live).scalar_one() + len(rows) > quota:
-            raise ScheduleError(
-                QUOTA_EXCEEDED,
-                f"source {source!r} may have {quota} active and paused schedules: end some, or raise "
-                f"BILLHOOK_SOURCES__{source.upper()}__MAX_SCHEDULES",
-            )
+    expect_quota(connection, settings, str(rows[0]["source"]), len(rows))
     return database.insert_new(connection, Schedule, rows)
+
+
+def expect_quota(connection: Connection, settings: Settings, source: str, count: int) -> None:
+    """Raise ScheduleError (QUOTA_EXCEEDED) where a source may not have so many schedules more."""
+    quota = settings.sources[source].max_schedules
+    if quota is None:
+        return
+    if connection.dialect.name == "postgresql":  # whoever adds at the same moment waits to be counted
+        lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
+        connection.execute(lock, {"name": f"billhook.schedules.{source}"})
+    live = select(func.count()).where(Schedule.source == source, Schedule.status.in_(LIVE))
+    if connection.execute(live).scalar_one() + count > quota:
+        raise ScheduleError(
+            QUOTA_EXCEEDED,
+            f"source {source!r} may have {quota} active and paused schedules: end some, or raise "
+            f"BILLHOOK_SOURCES__{source.upper()}__MAX_SCHEDULES",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +153,11 @@ def read(connection: Connection, schedule_id: str, *, lock: bool = False, share:
     if row is None:
         raise ScheduleError(NOT_FOUND, f"there is no schedule {schedule_id!r}; `billhook schedules list` shows them")
     return row
+
+
+def next_run_date(row: AnyRow) -> date | None:
+    """The next due date of a schedule that is active."""
+    return rhythm.due(row, row.next_index) if row.status == "active" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +223,11 @@ def coming_of(settings: Settings, plan: Plan, count: int, now: datetime) -> list
     return preview(settings, SimpleNamespace(**row_of(settings, plan, now, Start())), count, now)
 
 
-def preview(settings: Settings, row: Any, count: int, now: datetime) -> list[Coming]:
-    """The next `count` due dates of a schedule, from the next one on, as it is now; less where it ends."""
+def preview(settings: Settings, row: Any, count: int, now: datetime, *, issued: date | None = None) -> list[Coming]:
+    """The next `count` due dates of a schedule, from the next one on, as it is now; less where it ends.
+
+    `issued` is the date that the invoices will bear, where that is not the due date.
+    """
     if row.status not in LIVE:
         return []
     billing = plans.billing_of(settings, row.source)
@@ -221,6 +236,6 @@ def preview(settings: Settings, row: Any, count: int, now: datetime) -> list[Com
         due_on = rhythm.due(row, index)
         if due_on is None:
             break
-        draft = draft_of(row, due_on, occurrence_id=row.id, retries=0, recurrences=None, now=now)
+        draft = draft_of(row, issued or due_on, occurrence_id=row.id, retries=0, recurrences=None, now=now)
         coming.append(Coming(due_on, draft.due_date, billing.total(draft), draft.currency))
     return coming

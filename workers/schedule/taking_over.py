@@ -22,10 +22,9 @@ from workers.models import AnyRow, Schedule
 from workers.schedule import rhythm
 from workers.schedule.errors import ScheduleError
 from workers.schedule.plans import Plan
-from workers.schedule.schedules import Start, insert, read, row_of
+from workers.schedule.schedules import TAKING_OVER, Start, insert, read, row_of
 from workers.settings import Settings
 
-UNDER_WAY = "it is being taken over: do that again to go on"
 _ACTIVE = "active"
 
 
@@ -72,7 +71,7 @@ def _take(work: TakingOver, kept: Kept) -> Taken:
             return Taken(kept=kept, outcome="taken" if kept.status == _ACTIVE else "paused")
         new = _store(work, kept, planned)
         row = _known(work, kept)
-    if row is None or row.reason != UNDER_WAY:
+    if row is None or row.reason != TAKING_OVER:
         schedule_id = None if row is None else row.id
         return Taken(kept=kept, outcome="paused" if new else "known", schedule_id=schedule_id)
     if work.dry_run:
@@ -103,7 +102,7 @@ def _row(work: TakingOver, kept: Kept) -> dict[str, Any]:
     plan = Plan(source=work.source, **kept.fields)
     start = Start(earliest=kept.next_run_date, status="paused", external_id=_external_id(work, kept))
     row = row_of(work.settings, plan, now, start) | _counted(plan, kept)
-    return row | {"reason": UNDER_WAY if kept.status == _ACTIVE else None, "updated_at": now}
+    return row | {"reason": TAKING_OVER if kept.status == _ACTIVE else None, "updated_at": now}
 
 
 def _counted(plan: Plan, kept: Kept) -> dict[str, Any]:
@@ -148,7 +147,7 @@ def _activate(work: TakingOver, schedule_id: str, kept: Kept) -> None:
     now = work.clock()
     with database.write(work.engine) as connection:
         row = read(connection, schedule_id, lock=True)
-        if row.reason != UNDER_WAY:  # somebody else took it over at the same time
+        if row.reason != TAKING_OVER:  # somebody else took it over at the same time
             return
         change: dict[str, Any] = _counted(Plan(source=work.source, **kept.fields), kept)
         over = kept.next_run_date is None or kept.status not in {_ACTIVE, "paused"}

@@ -66,10 +66,12 @@ def _plan(connection: Connection, rows: Sequence[AnyRow], now: datetime) -> list
     for row, change in zip(rows, changes, strict=True):
         change["planned"] = row.planned + of_schedule.get(row.id, 0)
     database.update_each(connection, Schedule, changes)
+    waiting = [one for one in occurrences if one["status"] == WAITING and one["id"] in new]
+    still_open = {one["schedule_id"] for one in waiting}
     for change in changes:
-        if change["status"] == "completed":
+        if change["status"] == "completed" and change["id"] not in still_open:
             complete(connection, change["id"], now)
-    return [one["id"] for one in occurrences if one["status"] == WAITING and one["id"] in new]
+    return [one["id"] for one in waiting]
 
 
 def _advance(row: AnyRow, now: datetime) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -7,19 +7,20 @@ as it is; an occurrence that has been begun at the provider is brought to its en
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy import Connection, Engine, delete, func, or_, select, update
 
 from workers import audit_log, database
 from workers.models import HELD, RUNNING, WAITING, AnyRow, Occurrence, Schedule
 from workers.schedule import plans, rhythm
 from workers.schedule.completion import complete
 from workers.schedule.errors import Problem, invalid, invalid_state
-from workers.schedule.outcomes import hold
+from workers.schedule.issuing import SETTLES_WITHIN
+from workers.schedule.outcomes import HAS_ENDED, WAS_CANCELLED, hold, skip_held
 from workers.schedule.plans import Plan
-from workers.schedule.schedules import LIVE, read
+from workers.schedule.schedules import LIVE, TAKING_OVER, read
 from workers.schedule.tick import SKIPPED, occurrence, wanted
 from workers.settings import Settings
 
@@ -28,6 +29,7 @@ CHANGEABLE = (
     *OF_RHYTHM, "name", "end_date", "max_occurrences", "auto_finalize", "auto_send", "days_until_due", "items",
     "catch_up", "options",
 )  # fmt: skip
+_MAY_BE_NONE = ("end_date", "max_occurrences", "day_of_month", "day_of_week")
 _OF_WEEKS = ("weekly", "biweekly")
 
 
@@ -83,11 +85,13 @@ def resume(engine: Engine, schedule_id: str, *, next_run_date: date | None = Non
     """
     with database.write(engine) as connection:
         row = _locked(connection, schedule_id, ("paused",), "resumed")
+        if row.reason == TAKING_OVER:
+            raise invalid_state(TAKING_OVER)
         today = rhythm.today(now, row.timezone)
         if next_run_date is not None:
             _check_next_run(connection, row, next_run_date, today)
-            _skip_missed(connection, row, today, now)
             _unplan(connection, schedule_id, next_run_date)
+            _skip_missed(connection, read(connection, schedule_id), today, next_run_date, now)
             row = read(connection, schedule_id)
         _release(connection, row, today, now, none=next_run_date is not None)
         written = {"status": "active", "reason": None, "failures": 0, "updated_at": now}
@@ -111,7 +115,7 @@ def cancel(engine: Engine, schedule_id: str, *, actor: str, now: datetime) -> An
         change = {"status": "cancelled", "next_run_at": None, "updated_at": now, "ended_at": now}
         _write(connection, schedule_id, change)
         hold(connection, schedule_id)
-        skipped = _skip_held(connection, schedule_id, now, "the schedule was cancelled")
+        skipped = skip_held(connection, schedule_id, now, WAS_CANCELLED)
         _note(connection, actor, "cancel", schedule_id, now, skipped=skipped)
         return read(connection, schedule_id)
 
@@ -119,7 +123,7 @@ def cancel(engine: Engine, schedule_id: str, *, actor: str, now: datetime) -> An
 def retry(
     engine: Engine, schedule_id: str, *, due_on: Collection[date] | None = None, actor: str, now: datetime
 ) -> int:
-    """Try again what failed, or what of it was due on these dates; how many occurrences.
+    """Try again what failed, and now what was postponed, or of it what was due on these dates; how many occurrences.
 
     Each is made as the schedule is now, unless its invoice is there already. Raises ScheduleError (NOT_FOUND,
     INVALID_STATE where it is paused or was cancelled, or nothing has failed).
@@ -129,23 +133,36 @@ def retry(
         failed = [Occurrence.schedule_id == schedule_id, Occurrence.status == "failed"]
         if due_on is not None:
             failed.append(Occurrence.due_on.in_(list(due_on)))
-        # Its key is another one now, under which the provider knows nothing: so it is looked for first.
-        begun_anew = {
-            "starts": 0,
-            "attempts": 0,
-            "draft": None,
-            "intended_at": None,
-            "ended_at": None,
-            "event_id": None,
-        }
-        again = {**begun_anew, "status": WAITING, "next_attempt_at": now, "ring_at": now}
-        count = connection.execute(
-            update(Occurrence).where(*failed).values(retries=Occurrence.retries + 1, **again)
-        ).rowcount
+        rows = connection.execute(select(Occurrence.id, Occurrence.intended_at).where(*failed)).all()
+        for row in rows:
+            _begin_anew(connection, row, now)
+        count = len(rows) + _hasten(connection, schedule_id, due_on, now)
         if not count:
             raise invalid_state("no occurrence of it has failed" + ("" if due_on is None else " on such a date"))
         _note(connection, actor, "retry", schedule_id, now, occurrences=count)
     return count
+
+
+def _begin_anew(connection: Connection, row: AnyRow, now: datetime) -> None:
+    """Let one that failed be tried again: at once, or when what was asked for unheard has had time to take effect."""
+    settled = now if row.intended_at is None else row.intended_at + timedelta(seconds=SETTLES_WITHIN)
+    at = max(now, settled)
+    # Its key is another one then, under which the provider knows nothing: so it is looked for first.
+    anew = {"starts": 0, "attempts": 0, "draft": None, "intended_at": None, "ended_at": None, "event_id": None}
+    again = {**anew, "status": WAITING, "retries": Occurrence.retries + 1, "next_attempt_at": at, "ring_at": at}
+    connection.execute(update(Occurrence).where(Occurrence.id == row.id).values(**again))
+
+
+def _hasten(connection: Connection, schedule_id: str, due_on: Collection[date] | None, now: datetime) -> int:
+    """Take up at once what was postponed; but not what may still take effect at the provider."""
+    settled = or_(Occurrence.intended_at.is_(None), Occurrence.intended_at <= now - timedelta(seconds=SETTLES_WITHIN))
+    postponed = [
+        Occurrence.schedule_id == schedule_id, Occurrence.status == WAITING, Occurrence.attempts > 0, settled,
+        Occurrence.next_attempt_at > now,
+    ]  # fmt: skip
+    if due_on is not None:
+        postponed.append(Occurrence.due_on.in_(list(due_on)))
+    return connection.execute(update(Occurrence).where(*postponed).values(next_attempt_at=now, ring_at=now)).rowcount
 
 
 def delete_schedule(engine: Engine, schedule_id: str, *, actor: str, now: datetime) -> None:
@@ -155,15 +172,14 @@ def delete_schedule(engine: Engine, schedule_id: str, *, actor: str, now: dateti
     """
     with database.write(engine) as connection:
         read(connection, schedule_id, lock=True)
-        begun = select(Occurrence.due_on).where(
-            Occurrence.schedule_id == schedule_id,
-            Occurrence.status.in_((WAITING, RUNNING)),
-            (Occurrence.step != "planned") | (Occurrence.status == RUNNING),
-        )
-        under_way = connection.execute(begun.limit(1)).scalar()
-        if under_way is not None:
+        mine = (Occurrence.schedule_id == schedule_id, Occurrence.status.in_((WAITING, RUNNING)))
+        columns = (Occurrence.due_on, Occurrence.status, Occurrence.step)
+        # Locked, so that nobody takes one up in between.
+        found = connection.execute(select(*columns).where(*mine).with_for_update()).all()
+        under_way = [row.due_on for row in found if row.status == RUNNING or row.step != "planned"]
+        if under_way:
             raise invalid_state(
-                f"its invoice for {under_way} is being made, and would be forgotten: pause it, and delete it once "
+                f"its invoice for {under_way[0]} is being made, and would be forgotten: pause it, and delete it once "
                 f"`billhook schedules history {schedule_id}` shows how that ended"
             )
         gone = connection.execute(delete(Occurrence).where(Occurrence.schedule_id == schedule_id)).rowcount
@@ -176,6 +192,8 @@ def _update(
 ) -> AnyRow:
     if unknown := sorted(set(changes) - set(CHANGEABLE)):
         raise invalid(Problem(unknown[0], f"cannot be changed; what can is {', '.join(CHANGEABLE)}"))
+    if missing := sorted(name for name in changes if changes[name] is None and name not in _MAY_BE_NONE):
+        raise invalid(*(Problem(name, "must be there") for name in missing))
     row = _locked(connection, schedule_id, LIVE, "changed")
     values = {**_values(row), **_without_strange_days(row, changes)}
     plans.check(settings, Plan(**values))
@@ -185,8 +203,20 @@ def _update(
     if any(values[name] != getattr(row, name) for name in OF_RHYTHM):
         written |= {**_anchored(row, _next_due(row)), "anchor_day": _meant_day(row)}
     _write(connection, schedule_id, written)
+    _cut(connection, read(connection, schedule_id), now)
     _replan(connection, read(connection, schedule_id), now)
     return read(connection, schedule_id)
+
+
+def _cut(connection: Connection, row: AnyRow, now: datetime) -> None:
+    """Skip what was planned and not begun, and lies beyond the end that the schedule has now."""
+    planned = (Occurrence.status == WAITING, Occurrence.step == "planned")
+    mine = (Occurrence.schedule_id == row.id, *planned, Occurrence.retries == 0)
+    days = connection.execute(select(Occurrence.due_on).where(*mine).order_by(Occurrence.due_on.desc())).scalars().all()
+    surplus = 0 if row.max_occurrences is None else row.prior + row.next_index - row.max_occurrences
+    beyond = {*days[: max(0, surplus)], *(day for day in days if row.end_date is not None and day > row.end_date)}
+    skipped = {"status": SKIPPED, "error": HAS_ENDED, "ended_at": now, "ring_at": None}
+    connection.execute(update(Occurrence).where(*mine, Occurrence.due_on.in_(list(beyond))).values(**skipped))
 
 
 def _locked(connection: Connection, schedule_id: str, statuses: Collection[str], wanted_to_be: str) -> AnyRow:
@@ -230,7 +260,7 @@ def _replan(connection: Connection, row: AnyRow, now: datetime) -> None:
     if due_on is None:
         change = {"status": "completed", "next_run_at": None, "ended_at": now, "updated_at": now}
         _write(connection, row.id, change)
-        _skip_held(connection, row.id, now, "the schedule has ended")
+        skip_held(connection, row.id, now, HAS_ENDED)
         complete(connection, row.id, now)
     elif row.status == "active":
         _write(connection, row.id, {"next_run_at": rhythm.start_of_day(due_on, row.timezone)})
@@ -241,16 +271,17 @@ def _check_next_run(connection: Connection, row: AnyRow, day: date, today: date)
         raise invalid(Problem("next_run_date", f"must not be in the past; today is {today}"))
     if row.end_date is not None and day > row.end_date:
         raise invalid(Problem("next_run_date", f"is after end_date, {row.end_date}"))
-    last = select(func.max(Occurrence.due_on)).where(Occurrence.schedule_id == row.id, Occurrence.status != HELD)
+    done = or_(Occurrence.status != HELD, Occurrence.retries > 0)
+    last = select(func.max(Occurrence.due_on)).where(Occurrence.schedule_id == row.id, done)
     latest = connection.execute(last).scalar()
     if latest is not None and day <= latest:
         raise invalid(Problem("next_run_date", f"must be after {latest}, which is done or under way"))
 
 
-def _skip_missed(connection: Connection, row: AnyRow, today: date, now: datetime) -> None:
-    """Record what came due before today, and was never planned, as skipped."""
+def _skip_missed(connection: Connection, row: AnyRow, today: date, before: date, now: datetime) -> None:
+    """Record what came due by today, before a day, and was never planned, as skipped."""
     index, skipped = row.next_index, []
-    while (due_on := rhythm.due(row, index)) is not None and due_on < today:
+    while (due_on := rhythm.due(row, index)) is not None and due_on <= today and due_on < before:
         missed = {"error": "missed while the schedule was paused"}
         skipped.append(occurrence(row, due_on, now, skipped=True) | missed)
         index += 1
@@ -263,7 +294,7 @@ def _unplan(connection: Connection, schedule_id: str, day: date) -> None:
     """Forget what is held from this day on: its due dates come anew."""
     held = (Occurrence.schedule_id == schedule_id, Occurrence.status == HELD, Occurrence.retries == 0)
     gone = connection.execute(delete(Occurrence).where(*held, Occurrence.due_on >= day)).rowcount
-    _write(connection, schedule_id, {"planned": Schedule.planned - gone})
+    _write(connection, schedule_id, {"planned": Schedule.planned - gone, "next_index": Schedule.next_index - gone})
 
 
 def _release(connection: Connection, row: AnyRow, today: date, now: datetime, *, none: bool) -> None:
@@ -282,12 +313,7 @@ def _release(connection: Connection, row: AnyRow, today: date, now: datetime, *,
         .where(*held, Occurrence.due_on.in_([*kept, *asked]))
         .values(status=WAITING, ring_at=Occurrence.next_attempt_at)
     )
-    _skip_held(connection, row.id, now, "missed while the schedule was paused")
-
-
-def _skip_held(connection: Connection, schedule_id: str, now: datetime, why: str) -> int:
-    held = update(Occurrence).where(Occurrence.schedule_id == schedule_id, Occurrence.status == HELD)
-    return connection.execute(held.values(status=SKIPPED, error=why, ended_at=now, ring_at=None)).rowcount
+    skip_held(connection, row.id, now, "missed while the schedule was paused")
 
 
 def _write(connection: Connection, schedule_id: str, values: Mapping[str, Any]) -> None:

@@ -42,11 +42,17 @@ def mode(options: Mapping[str, Any]) -> Mode:
     return Mode.CAPTURED if subscription.on_demand else Mode.AUTOMATIC
 
 
+def _calls(finalize: bool, send: bool) -> int:
+    """It is issued and sent by one call, and a payment captured by another."""
+    return 2
+
+
 BILLING = Billing(
     invoicing=_invoicing,
     check=check,
     total=total_of,
     calls_a_minute=CALLS_A_MINUTE,
+    calls=_calls,
     mode=mode,
     capturing=_capturing,
 )

@@ -109,5 +109,16 @@ def _vat_rate(path: str, given: str) -> int:
     return int(Decimal(given))
 
 
-BILLING = Billing(invoicing=_invoicing, check=check, total=total_of, calls_a_minute=CALLS_A_MINUTE, remembers=REMEMBERS)
+def _calls(finalize: bool, send: bool) -> int:
+    return 1 + finalize + send
+
+
+BILLING = Billing(
+    invoicing=_invoicing,
+    check=check,
+    total=total_of,
+    calls_a_minute=CALLS_A_MINUTE,
+    calls=_calls,
+    remembers=REMEMBERS,
+)
 """Invoices for schedules at HIBR. The marker travels in `reference`."""

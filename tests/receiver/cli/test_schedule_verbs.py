@@ -124,7 +124,7 @@ def test_a_schedule_is_paused_and_resumed(billhook: Billhook, engine: Engine) ->
     assert said == "INVALID_STATE: a schedule that is paused cannot be paused"
     resumed = billhook("schedules", "resume", schedule, "--next-run-date", days_from_now(9), "--json").objects[0]
 
-    assert (resumed["status"], resumed["next_run_at"][:10] <= days_from_now(9)) == ("active", True)
+    assert (resumed["status"], resumed["next_run_date"]) == ("active", days_from_now(9))
     assert [entry.action for entry in rows(engine, AuditEntry)] == [
         "schedules.add",
         "schedules.pause",

@@ -48,6 +48,11 @@ def added(engine: Engine, settings: Settings, **values: Any) -> str:
     return add(engine, settings, plan(**values), actor=ACTOR, now=NOW)
 
 
+def of_shop(settings: Settings, **values: Any) -> Settings:
+    """The settings, with these of the source `shop`."""
+    return settings.model_copy(update={"sources": {"shop": settings.sources["shop"].model_copy(update=values)}})
+
+
 class Died(BaseException):
     """The process is no more."""
 
@@ -175,6 +180,20 @@ def refusing(code: str, status: int = 422, **headers: str) -> httpx.Response:
     document = {"success": False, "error": {"code": code, "message": "No"}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(status, content=orjson.dumps(document), headers=named)
+
+
+def at_call(
+    network: Network, kind: str, answer: Callable[[int], httpx.Response | None], *, turn: int | None = None
+) -> Callable[[int], httpx.Response | None]:
+    """What befalls the calls of a kind, such as `GET cus_`; with `turn` only that one of them, from 1 now."""
+    before = sum(call.startswith(kind) for call in network.calls)
+
+    def befall(number: int) -> httpx.Response | None:
+        meant = network.calls[-1].startswith(kind)
+        turns = sum(call.startswith(kind) for call in network.calls) - before
+        return answer(number) if meant and turn in {None, turns} else None
+
+    return befall
 
 
 def became(engine: Engine, schedule_id: str) -> dict[str, str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import Engine
 
@@ -19,6 +17,7 @@ from tests.workers.schedule.given import (
     KEY,
     Network,
     added,
+    at_call,
     became,
     made,
     plan,
@@ -30,6 +29,7 @@ from workers.models import Occurrence, Schedule
 from workers.schedule import tick as ticking
 from workers.schedule.generate import generate, sweep, work_off
 from workers.schedule.generator import Generator
+from workers.schedule.plans import CATCH_UP
 from workers.schedule.schedules import add, get, history
 from workers.schedule.tick import tick
 from workers.settings import Settings, Source
@@ -49,28 +49,20 @@ def statuses(engine: Engine, schedule_id: str) -> dict[int, str]:
 # After downtime
 
 
-@pytest.mark.parametrize(
-    ("catch_up", "now", "waiting"),
-    [
-        ("all", at(26), [5, 12, 19, 26]),
-        ("all", at(28), [5, 12, 19, 26]),
-        ("latest", at(26), [26]),
-        ("latest", at(28), [26]),
-        ("none", at(26), [26]),
-        ("none", at(28), []),
-    ],
-)
-def test_what_was_missed_is_planned_as_the_schedule_says(
-    settings: Settings, engine: Engine, catch_up: str, now: datetime, waiting: list[int]
-) -> None:
-    schedule_id = added(engine, settings, frequency="weekly", catch_up=catch_up)
+@pytest.mark.parametrize("now", [at(26), at(28)], ids=["on a due date", "after it"])
+def test_what_was_missed_is_planned_as_the_schedule_says(settings: Settings, engine: Engine, now: datetime) -> None:
+    waiting = {"all": [5, 12, 19, 26], "latest": [26], "none": [26] if now == at(26) else []}
+    schedules = {word: added(engine, settings, frequency="weekly", catch_up=word) for word in CATCH_UP}
 
     planned = tick(engine, now=now)
 
-    assert statuses(engine, schedule_id) == {day: "waiting" if day in waiting else "skipped" for day in (5, 12, 19, 26)}
+    for catch_up, schedule_id in schedules.items():
+        assert statuses(engine, schedule_id) == {
+            day: "waiting" if day in waiting[catch_up] else "skipped" for day in (5, 12, 19, 26)
+        }
+        row = get(engine, schedule_id)
+        assert (row.status, row.next_run_at, row.planned) == ("active", datetime(2026, 7, 3, tzinfo=UTC), 4)
     assert sorted(planned) == [row.id for row in rows(engine, Occurrence) if row.status == "waiting"]
-    row = get(engine, schedule_id)
-    assert (row.status, row.next_run_at, row.planned) == ("active", datetime(2026, 7, 3, tzinfo=UTC), 4)
     assert audit(engine, lambda: now).holds
 
 
@@ -115,25 +107,23 @@ def test_each_of_all_bears_its_own_date(generator: Generator, books: HisabClient
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("catch_up", "kept"),
-    [("all", 11), ("latest", 1), ("none", 1)],
-)
 @pytest.mark.parametrize("most", [1, 3, 11])
 def test_more_due_dates_than_one_look_takes_are_all_planned(
-    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, catch_up: str, kept: int, most: int
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr(ticking, "MOST", most)
-    schedule_id = added(engine, settings, frequency="weekly", catch_up=catch_up)
+    schedules = {word: added(engine, settings, frequency="weekly", catch_up=word) for word in CATCH_UP}
     now = NOW + timedelta(weeks=10)
-    planned = []
-    while get(engine, schedule_id).next_run_at <= now:
+
+    planned: list[str] = []
+    while min(row.next_run_at for row in rows(engine, Schedule)) <= now:
         planned += tick(engine, now=now)
 
-    assert len(planned) == kept
-    found = list(became(engine, schedule_id).values())
-    assert found == ["skipped"] * (11 - kept) + ["waiting"] * kept
-    assert get(engine, schedule_id).planned == 11
+    assert len(planned) == 11 + 1 + 1
+    for word, kept in (("all", 11), ("latest", 1), ("none", 1)):
+        found = list(became(engine, schedules[word]).values())
+        assert found == ["skipped"] * (11 - kept) + ["waiting"] * kept
+        assert get(engine, schedules[word]).planned == 11
     assert tick(engine, now=now) == []
 
 
@@ -187,13 +177,6 @@ def asked(network: Network, customers: list[str]) -> list[int]:
     return [customers.index(call.removeprefix("GET ")) for call in network.calls if call.startswith("GET cus_")]
 
 
-def failing_for(
-    network: Network, customer: str, answer: Callable[[], httpx.Response]
-) -> Callable[[int], httpx.Response | None]:
-    """What befalls the calls on a customer."""
-    return lambda _: answer() if network.calls[-1] == f"GET {customer}" else None
-
-
 def weekly(generator: Generator, customer: str, first: int, **values: Any) -> str:
     start = date(2026, 6, first)
     given = {"frequency": "weekly", "start_date": start, "customer_id": customer, **values}
@@ -239,7 +222,7 @@ def test_a_due_date_that_waits_holds_back_those_after_it_and_no_other_schedule(
     weekly(generator, well, 6)
     clock.now = at(20)
     tick(generator.engine, now=clock())
-    network.before = failing_for(network, ill, lambda: refusing("DOWN", 503))
+    network.before = at_call(network, f"GET {ill}", lambda _: refusing("DOWN", 503))
 
     work_off(generator, "shop")
     work_off(generator, "shop")
@@ -264,8 +247,8 @@ def test_a_due_date_that_is_being_made_holds_back_those_after_it(
     tick(generator.engine, now=clock())
     seen: list[dict[int, str]] = []
 
-    def elsewhere(number: int) -> None:
-        if number == 2:  # the creation of the first, while another process looks for work
+    def elsewhere(_: int) -> None:
+        if network.calls[-1] == "POST invoices" and not seen:  # of the first, while another looks for work
             assert work_off(generator, "shop").events == []
             seen.append(statuses(generator.engine, schedule_id))
 
@@ -282,7 +265,7 @@ def test_a_due_date_that_failed_for_good_holds_back_none(
     schedule_id = weekly(generator, customers[0], 5)
     clock.now = at(12)
     tick(generator.engine, now=clock())
-    network.before = lambda number: refusing("NO") if number == 1 else None
+    network.before = at_call(network, "GET cus_", lambda _: refusing("NO"), turn=1)
 
     work_off(generator, "shop")
 

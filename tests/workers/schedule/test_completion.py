@@ -21,6 +21,7 @@ from tests.workers.schedule.given import (
     DAY,
     Network,
     added,
+    at_call,
     away,
     became,
     made,
@@ -90,7 +91,7 @@ def test_it_is_told_once_after_the_last_invoice(generator: Generator, books: His
 
 def test_it_is_told_where_the_last_one_fails(generator: Generator, customer: str, network: Network) -> None:
     twice(generator, customer)
-    network.before = lambda number: refusing("NO") if number > 4 else None
+    network.before = at_call(network, "GET cus_", lambda _: refusing("NO"), turn=2)
 
     work_off(generator, "shop")
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from handlers.providers.hisab.client import HisabClient
-from tests.workers.given import NOW, Clock, only
+from tests.workers.given import NOW, Clock, only, rows
 from tests.workers.schedule.given import (
     ACTOR,
     DAY,
     Network,
     added,
+    at_call,
     away,
     became,
     made,
+    of_shop,
     planned,
     refusing,
     reported,
@@ -32,6 +36,13 @@ from workers.schedule.outcomes import RETRIES
 from workers.schedule.schedules import get
 from workers.schedule.tick import tick
 from workers.schedule.verbs import resume, retry
+from workers.settings import Settings
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings by which no test waits for the limit of the API."""
+    return of_shop(settings, calls_a_minute=10**6)
 
 
 @pytest.fixture
@@ -50,6 +61,11 @@ def come(generator: Generator, weeks: int) -> None:
 
 def statuses(generator: Generator, schedule_id: str) -> list[str]:
     return list(became(generator.engine, schedule_id).values())
+
+
+def by_day(generator: Generator) -> dict[str, str]:
+    """The occurrences, by their due dates."""
+    return {row.due_on.isoformat(): row.id for row in rows(generator.engine, Occurrence)}
 
 
 def paused_by(generator: Generator) -> list[bool]:
@@ -84,10 +100,10 @@ def test_three_failures_in_a_row_pause_a_schedule(
 def test_how_many_it_takes_is_for_the_settings_to_say(
     generator: Generator, network: Network, weekly: str, most: int
 ) -> None:
-    object.__setattr__(generator, "settings", generator.settings.model_copy(update={"pause_after_failures": most}))
+    settings = generator.settings.model_copy(update={"pause_after_failures": most})
     network.before = lambda _: refusing("NO")
 
-    work_off(generator, "shop")
+    work_off(replace(generator, settings=settings), "shop")
 
     assert statuses(generator, weekly) == ["failed"] * most + ["held"] * (5 - most)
     assert paused_by(generator) == [False] * (most - 1) + [True]
@@ -110,8 +126,14 @@ def test_another_schedule_is_not_paused_with_it(
 def test_an_invoice_in_between_begins_the_count_anew(
     generator: Generator, customer: str, network: Network, weekly: str
 ) -> None:
-    # Calls: two that are refused, an invoice with its four, and two that are refused.
-    network.before = lambda number: None if 3 <= number <= 6 else refusing("NO")
+    turns = 0
+
+    def befall(_: int) -> httpx.Response | None:
+        nonlocal turns
+        turns += network.calls[-1].startswith("GET cus_")
+        return None if turns == 3 else refusing("NO")
+
+    network.before = befall
 
     work_off(generator, "shop")
 
@@ -156,7 +178,7 @@ def test_what_was_tried_to_the_last_has_failed_once(
 def test_what_kills_its_process_each_time_has_failed(generator: Generator, weekly: str, clock: Clock) -> None:
     for _ in range(generator.settings.pause_after_failures):
         oldest = next(day for day, status in became(generator.engine, weekly).items() if status == "waiting")
-        (occurrence,) = [row.id for row in history_of(generator, weekly) if row.due_on.isoformat() == oldest]
+        occurrence = by_day(generator)[oldest]
         for _ in range(generator.settings.max_starts):
             with database.write(generator.engine) as connection:
                 assert leases.claim(connection, Occurrence, [occurrence], now=clock(), lease=LEASE)
@@ -168,15 +190,6 @@ def test_what_kills_its_process_each_time_has_failed(generator: Generator, weekl
     assert "DIED" in row.reason
     assert statuses(generator, weekly) == ["failed"] * 3 + ["held"] * 2
     assert paused_by(generator) == [False, False, True]
-
-
-def history_of(generator: Generator, schedule_id: str) -> list[Any]:
-    with database.read(generator.engine) as connection:
-        return list(
-            connection.execute(
-                Occurrence.__table__.select().where(Occurrence.__table__.c.schedule_id == schedule_id)
-            ).all()
-        )
 
 
 def test_a_completed_schedule_is_not_paused(generator: Generator, customer: str, network: Network) -> None:
@@ -216,14 +229,11 @@ def test_after_it_is_resumed_the_count_begins_anew(
 def test_what_was_begun_before_the_pause_is_brought_to_its_end(
     generator: Generator, books: HisabClient, customer: str, network: Network, weekly: str
 ) -> None:
-    network.before = lambda number: refusing("DOWN", 503) if number == 3 else None  # finalizing the first
+    network.before = at_call(network, "POST finalize", lambda _: refusing("DOWN", 503), turn=1)
     work_off(generator, "shop")
     first = next(iter(became(generator.engine, weekly)))
-    occurrences = {row.due_on.isoformat(): row.id for row in history_of(generator, weekly)}
     network.before = lambda _: refusing("NO")
-    with database.write(generator.engine):
-        pass
-    generate(generator, [occurrence for day, occurrence in occurrences.items() if day != first])
+    generate(generator, [occurrence for day, occurrence in by_day(generator).items() if day != first])
     assert get(generator.engine, weekly).status == "paused"
 
     network.heal()

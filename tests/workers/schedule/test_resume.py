@@ -32,6 +32,7 @@ from workers.schedule.errors import VALIDATION_ERROR
 from workers.schedule.generate import work_off
 from workers.schedule.generator import LEASE, Generator
 from workers.schedule.on_demand import generate_now
+from workers.schedule.plans import CATCH_UP
 from workers.schedule.schedules import add, get, history
 from workers.schedule.tick import tick
 from workers.schedule.verbs import cancel, pause, resume, retry
@@ -64,46 +65,36 @@ def resumed(engine: Engine, schedule_id: str, now: datetime, next_run_date: date
 
 
 @HELD_FIRST
-@pytest.mark.parametrize(
-    ("catch_up", "now", "waiting"),
-    [
-        ("all", at(26), ["05", "12", "19", "26"]),
-        ("all", at(27), ["05", "12", "19", "26"]),
-        ("latest", at(26), ["26"]),
-        ("latest", at(27), ["26"]),
-        ("none", at(26), ["26"]),
-        ("none", at(27), []),
-    ],
-)
+@pytest.mark.parametrize("now", [at(26), at(27)], ids=["on a due date", "after it"])
 def test_what_came_due_meanwhile_is_made_up_for_as_the_schedule_says(
-    settings: Settings, engine: Engine, held: bool, catch_up: str, now: datetime, waiting: list[str]
+    settings: Settings, engine: Engine, held: bool, now: datetime
 ) -> None:
-    schedule_id = asleep(engine, settings, held=held, catch_up=catch_up)
+    waiting = {"all": [5, 12, 19, 26], "latest": [26], "none": [26] if now == at(26) else []}
+    schedules = {catch_up: asleep(engine, settings, held=held, catch_up=catch_up) for catch_up in CATCH_UP}
 
-    resumed(engine, schedule_id, now)
+    for catch_up, schedule_id in schedules.items():
+        resumed(engine, schedule_id, now)
 
-    expected = {day: "waiting" if day in waiting else "skipped" for day in ("05", "12", "19", "26")}
-    assert became(engine, schedule_id) == {f"2026-06-{day}": status for day, status in expected.items()}
-    row = get(engine, schedule_id)
-    assert (row.status, row.next_run_at) == ("active", datetime(2026, 7, 3, tzinfo=UTC))
+        expected = {day: "waiting" if day in waiting[catch_up] else "skipped" for day in (5, 12, 19, 26)}
+        assert became(engine, schedule_id) == {f"2026-06-{day:02}": status for day, status in expected.items()}
+        row = get(engine, schedule_id)
+        assert (row.status, row.next_run_at) == ("active", datetime(2026, 7, 3, tzinfo=UTC))
 
 
-@pytest.mark.parametrize(
-    ("catch_up", "now", "status"),
-    [
-        ("all", at(8), "waiting"), ("latest", at(8), "waiting"), ("none", at(8), "skipped"),
+def test_what_was_held_is_made_up_for_where_nothing_came_due_after_it(settings: Settings, engine: Engine) -> None:
+    cases = [
+        ("all", at(8), "waiting"),
+        ("latest", at(8), "waiting"),
+        ("none", at(8), "skipped"),
         ("none", SOON, "waiting"),
-    ],
-)  # fmt: skip
-def test_what_was_held_is_made_up_for_where_nothing_came_due_after_it(
-    settings: Settings, engine: Engine, catch_up: str, now: datetime, status: str
-) -> None:
-    schedule_id = asleep(engine, settings, held=True, catch_up=catch_up)
+    ]
+    for catch_up, now, status in cases:
+        schedule_id = asleep(engine, settings, held=True, catch_up=catch_up)
 
-    resumed(engine, schedule_id, now)
+        resumed(engine, schedule_id, now)
 
-    assert became(engine, schedule_id) == {"2026-06-05": status}
-    assert coming(engine, settings, schedule_id, 1) == [date(2026, 6, 12)]
+        assert became(engine, schedule_id) == {"2026-06-05": status}
+        assert coming(engine, settings, schedule_id, 1) == [date(2026, 6, 12)]
 
 
 @HELD_FIRST

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from handlers.providers.hisab.client import HisabClient
@@ -14,6 +16,7 @@ from tests.workers.schedule.given import (
     DAY,
     Network,
     added,
+    at_call,
     away,
     became,
     made,
@@ -26,9 +29,10 @@ from tests.workers.schedule.given import (
 )
 from workers.audit import audit
 from workers.models import Occurrence, Schedule
-from workers.schedule.errors import INVALID_STATE
+from workers.schedule.errors import INVALID_STATE, ScheduleError
 from workers.schedule.generate import generate, work_off
 from workers.schedule.generator import Generator
+from workers.schedule.issuing import SETTLES_WITHIN
 from workers.schedule.outcomes import RETRIES
 from workers.schedule.tick import tick
 from workers.schedule.verbs import cancel, pause, retry, update_schedule
@@ -36,11 +40,13 @@ from workers.schedule.verbs import cancel, pause, retry, update_schedule
 LATER = NOW + timedelta(minutes=10)
 
 
-def failed(generator: Generator, network: Network, customer: str, *, at_call: int, **values: Any) -> str:
-    """A schedule whose first invoice is refused at a call: 1 the customer, 2 creating, 3 finalizing, 4 sending it."""
+CUSTOMER, CREATE, FINALIZE, SEND = "GET cus_", "POST invoices", "POST finalize", "POST send"
+
+
+def failed(generator: Generator, network: Network, customer: str, call: str, **values: Any) -> str:
+    """A schedule whose first invoice is refused at a call."""
     occurrence = planned(generator, customer, **values)
-    refusal = len(network.calls) + at_call
-    network.before = lambda number: refusing("NOT_NOW") if number == refusal else None
+    network.before = at_call(network, call, lambda _: refusing("NOT_NOW"))
     generate(generator, [occurrence])
     network.heal()
     row = only(generator.engine, Occurrence)
@@ -52,11 +58,11 @@ def asked_again(generator: Generator, schedule_id: str, *days: date) -> int:
     return retry(generator.engine, schedule_id, due_on=days or None, actor=ACTOR, now=LATER)
 
 
-@pytest.mark.parametrize("at_call", [1, 2, 3, 4])
+@pytest.mark.parametrize("call", [CUSTOMER, CREATE, FINALIZE, SEND])
 def test_what_failed_becomes_one_invoice(
-    generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock, at_call: int
+    generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock, call: str
 ) -> None:
-    schedule_id = failed(generator, network, customer, at_call=at_call)
+    schedule_id = failed(generator, network, customer, call)
     clock.now = LATER
 
     assert asked_again(generator, schedule_id) == 1
@@ -73,12 +79,11 @@ def test_what_failed_becomes_one_invoice(
 
 
 def test_each_end_is_told_by_an_event_of_its_own(generator: Generator, customer: str, network: Network) -> None:
-    schedule_id = failed(generator, network, customer, at_call=1)
+    schedule_id = failed(generator, network, customer, CUSTOMER)
     (occurrence,) = [row.id for row in rows(generator.engine, Occurrence)]
     for _ in range(2):
         asked_again(generator, schedule_id)
-        calls = len(network.calls)
-        network.before = lambda number, first=calls + 1: refusing("NOT_NOW") if number == first else None  # type: ignore[misc]
+        network.before = lambda _: refusing("NOT_NOW")
         generator.clock.now = LATER  # type: ignore[attr-defined]
         work_off(generator, "shop")
     network.heal()
@@ -97,7 +102,7 @@ def test_each_end_is_told_by_an_event_of_its_own(generator: Generator, customer:
 def test_what_was_mended_meanwhile_is_asked_for(
     generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock
 ) -> None:
-    schedule_id = failed(generator, network, customer, at_call=2)
+    schedule_id = failed(generator, network, customer, CREATE)
     mended = [{"description": "Support", "quantity": "1", "unit_price": "10.00", "tax_rate": "0"}]
     changes = {"items": mended, "auto_send": False, "days_until_due": 5}
     update_schedule(generator.engine, generator.settings, schedule_id, changes, actor=ACTOR, now=LATER)
@@ -114,7 +119,7 @@ def test_what_was_mended_meanwhile_is_asked_for(
 def test_what_was_made_before_it_failed_is_gone_on_with(
     generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock
 ) -> None:
-    schedule_id = failed(generator, network, customer, at_call=3)
+    schedule_id = failed(generator, network, customer, FINALIZE)
     (before,) = made(books, customer)
     mended = [{"description": "Support", "quantity": "1", "unit_price": "10.00"}]
     update_schedule(generator.engine, generator.settings, schedule_id, {"items": mended}, actor=ACTOR, now=LATER)
@@ -144,6 +149,7 @@ def test_an_invoice_that_nobody_heard_of_is_found(
     network.heal()
     row = only(generator.engine, Occurrence)
     assert (row.status, row.invoice_id, row.step) == ("failed", None, "intended")
+    clock.turn(SETTLES_WITHIN)
 
     retry(generator.engine, row.schedule_id, actor=ACTOR, now=clock())
     work_off(generator, "shop")
@@ -189,7 +195,7 @@ def test_where_nothing_failed_nothing_is_asked_for_again(generator: Generator, c
 def test_nor_of_a_schedule_that_makes_no_invoices(
     generator: Generator, customer: str, network: Network, verb: Any
 ) -> None:
-    schedule_id = failed(generator, network, customer, at_call=1)
+    schedule_id = failed(generator, network, customer, CUSTOMER)
     verb(generator.engine, schedule_id, actor=ACTOR, now=LATER)
 
     with refused(INVALID_STATE, "tried again"):
@@ -201,7 +207,7 @@ def test_nor_of_a_schedule_that_makes_no_invoices(
 def test_of_a_completed_schedule_it_is_and_its_end_is_not_told_again(
     generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock
 ) -> None:
-    schedule_id = failed(generator, network, customer, at_call=1, max_occurrences=1)
+    schedule_id = failed(generator, network, customer, CUSTOMER, max_occurrences=1)
     (completed,) = told(generator.engine, "completed")
     clock.now = LATER
 
@@ -218,11 +224,11 @@ def test_of_a_completed_schedule_it_is_and_its_end_is_not_told_again(
 def test_what_is_asked_for_again_comes_before_what_is_due_later(
     generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock
 ) -> None:
-    schedule_id = failed(generator, network, customer, at_call=1, frequency="weekly")
+    schedule_id = failed(generator, network, customer, CUSTOMER, frequency="weekly")
     clock.now = datetime(2026, 6, 12, 9, tzinfo=UTC)
     tick(generator.engine, now=clock())
     retry(generator.engine, schedule_id, actor=ACTOR, now=clock())
-    network.before = lambda number: refusing("DOWN", 503) if number == len(network.calls) else None
+    network.before = lambda _: refusing("DOWN", 503)
 
     work_off(generator, "shop")
     assert became(generator.engine, schedule_id) == {"2026-06-05": "waiting", "2026-06-12": "waiting"}
@@ -235,8 +241,95 @@ def test_what_is_asked_for_again_comes_before_what_is_due_later(
     assert len(made(books, customer)) == 2
 
 
+def test_an_end_that_comes_after_it_does_not_call_it_off(
+    generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock
+) -> None:
+    schedule_id = failed(generator, network, customer, CUSTOMER, frequency="weekly")
+    clock.now = datetime(2026, 6, 12, 9, tzinfo=UTC)
+    tick(generator.engine, now=clock())
+    work_off(generator, "shop")
+    retry(generator.engine, schedule_id, actor=ACTOR, now=clock())
+
+    # One there may be, and the first is that one.
+    changes = {"max_occurrences": 1}
+    update_schedule(generator.engine, generator.settings, schedule_id, changes, actor=ACTOR, now=clock())
+    work_off(generator, "shop")
+
+    assert became(generator.engine, schedule_id) == {"2026-06-05": "generated", "2026-06-12": "generated"}
+
+
+# Not failed yet
+
+
+def test_what_waits_for_its_provider_is_taken_up_at_once(
+    generator: Generator, books: HisabClient, customer: str, network: Network
+) -> None:
+    occurrence = planned(generator, customer)
+    network.before = away
+    generate(generator, [occurrence])
+    network.heal()
+    schedule_id = only(generator.engine, Schedule).id
+    with refused(INVALID_STATE, "on such a date"):
+        retry(generator.engine, schedule_id, due_on=[date(2026, 6, 6)], actor=ACTOR, now=NOW)
+
+    assert retry(generator.engine, schedule_id, actor=ACTOR, now=NOW) == 1
+    work_off(generator, "shop")
+
+    assert only(generator.engine, Occurrence).status == "generated"
+    assert only(generator.engine, Occurrence).retries == 0
+    assert [event.delivery_id for event in told(generator.engine, "generated")] == [occurrence]
+    assert len(made(books, customer)) == 1
+
+
+def late(books: HisabClient, customer: str, occurrence: str) -> None:
+    """What the provider was asked for, and had not made when it was looked for, it makes after all."""
+    books.invoices.create(
+        customer_id=customer,
+        issue_date="2026-06-05",
+        items=[{"description": "Hosting", "quantity": 1, "unit_price": 1}],
+        internal_notes=f"billhook:{occurrence}",
+    )
+
+
+@pytest.mark.parametrize("tried", [0, RETRIES], ids=["postponed", "failed"])
+def test_a_creation_whose_end_was_not_heard_is_given_its_time(
+    generator: Generator, books: HisabClient, customer: str, network: Network, clock: Clock, tried: int
+) -> None:
+    occurrence = planned(generator, customer)
+    change(generator.engine, Occurrence, attempts=tried)
+    network.before = at_call(network, CREATE, lambda _: httpx.Response(504))
+    generate(generator, [occurrence])
+    network.heal()
+    row = only(generator.engine, Occurrence)
+    assert (row.status, row.step) == ("failed" if tried else "waiting", "intended")
+    clock.turn(10)
+
+    with suppress(ScheduleError):
+        retry(generator.engine, row.schedule_id, actor=ACTOR, now=clock())
+    work_off(generator, "shop")
+    late(books, customer, occurrence)
+    clock.turn(SETTLES_WITHIN)
+    work_off(generator, "shop")
+
+    assert [one["status"] for one in made(books, customer)] == ["sent"]
+    assert only(generator.engine, Occurrence).status == "generated"
+
+
+def test_a_capture_whose_end_was_not_heard_is_given_its_time(generator: Generator, customer: str) -> None:
+    planned(generator, customer)
+    # The answer to the capture was lost a moment ago.
+    until = NOW + timedelta(seconds=SETTLES_WITHIN)
+    begun = {"step": "capturing", "attempts": 1, "intended_at": NOW, "invoice_id": "1"}
+    change(generator.engine, Occurrence, **begun, next_attempt_at=until, ring_at=until)
+
+    with suppress(ScheduleError):
+        retry(generator.engine, only(generator.engine, Schedule).id, actor=ACTOR, now=NOW)
+
+    assert only(generator.engine, Occurrence).next_attempt_at == until
+
+
 def test_asking_again_is_in_the_audit_log(generator: Generator, customer: str, network: Network) -> None:
-    schedule_id = failed(generator, network, customer, at_call=2)
+    schedule_id = failed(generator, network, customer, CREATE)
 
     asked_again(generator, schedule_id)
 

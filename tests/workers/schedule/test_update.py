@@ -26,7 +26,7 @@ from tests.workers.schedule.given import (
 )
 from workers.models import AnyRow, AuditEntry, Schedule
 from workers.schedule.errors import INVALID_STATE, VALIDATION_ERROR
-from workers.schedule.generate import generate
+from workers.schedule.generate import generate, work_off
 from workers.schedule.generator import Generator
 from workers.schedule.schedules import get
 from workers.schedule.tick import tick
@@ -339,6 +339,22 @@ def test_what_was_held_of_a_schedule_that_is_completed_so_is_skipped(settings: S
 
     assert became(engine, schedule_id) == {"2026-06-05": "skipped"}
     assert len(told(engine, "completed")) == 1
+
+
+@pytest.mark.parametrize("changes", [{"end_date": date(2026, 6, 11)}, {"max_occurrences": 1}], ids=str)
+def test_what_lies_beyond_a_new_end_and_was_not_begun_is_not_billed(
+    generator: Generator, books: HisabClient, customer: str, clock: Clock, changes: dict[str, Any]
+) -> None:
+    planned(generator, customer, frequency="weekly")
+    schedule_id = only(generator.engine, Schedule).id
+    clock.now = datetime(2026, 6, 12, 8, tzinfo=UTC)
+    tick(generator.engine, now=clock())
+
+    updated(generator.engine, generator.settings, schedule_id, **changes)
+    work_off(generator, "shop")
+
+    assert became(generator.engine, schedule_id) == {"2026-06-05": "generated", "2026-06-12": "skipped"}
+    assert len(made(books, customer)) == len(told(generator.engine, "completed")) == 1
 
 
 def test_what_was_before_a_changed_rhythm_counts(settings: Settings, engine: Engine) -> None:
