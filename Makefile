@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo      see the whole of Billhook at work on this machine (Ctrl-C ends it)"
 	@echo "make test      run every test: unit, integration on both databases, acceptance"
-	@echo "make storm     20,000 events, then 15,000 deliveries, while workers are killed; ten minutes or so"
+	@echo "make storm     20,000 events, 15,000 deliveries, 36 months of schedules, while processes are killed; an hour"
 	@echo "make coverage  the same, and which lines and branches they reach"
 	@echo "make check     run the linters, the type checker and the import rules"
 	@echo "make format    format the code"
@@ -24,6 +24,8 @@ test: $(VENV)/ready
 storm: $(VENV)/ready
 	TEST_STORM_EVENTS=20000 $(BIN)/pytest --log-cli-level=info tests/acceptance/test_storm.py
 	TEST_DELIVERIES=5000 $(BIN)/pytest --log-cli-level=info tests/acceptance/test_deliveries_killed.py
+	TEST_SCHEDULES=500 TEST_MONTHS=36 TEST_FAULTS=0.01 TEST_STROKE=4 \
+		$(BIN)/pytest --log-cli-level=info tests/acceptance/test_schedules_killed.py
 
 coverage: $(VENV)/ready
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
