@@ -6,6 +6,7 @@ PostgreSQL with Redis. Nothing is skipped: without either pair the run fails.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import uuid
@@ -143,10 +144,21 @@ def runtime(settings: Settings) -> Iterator[Runtime]:
         started.redis.delete(key)
     started.redis.close()
     if not settings.embedded_database:
-        with database.write(started.engine) as connection:
-            tables = ", ".join(table.name for table in Model.metadata.sorted_tables)
-            connection.exec_driver_sql(f"TRUNCATE {tables} CASCADE")
+        _empty(started.engine)
     started.engine.dispose()
+
+
+_emptied = itertools.count(1)
+
+
+def _empty(engine: Engine) -> None:
+    """Clear all tables. To delete few rows takes a fiftieth of the time of TRUNCATE, but leaves them for VACUUM."""
+    tables = [table.name for table in reversed(Model.metadata.sorted_tables)]
+    with database.write(engine) as connection:
+        if next(_emptied) % 50:
+            connection.exec_driver_sql("; ".join(f"DELETE FROM {table}" for table in tables))  # noqa: S608 - our names
+        else:
+            connection.exec_driver_sql(f"TRUNCATE {', '.join(tables)} CASCADE")
 
 
 @pytest.fixture

@@ -88,19 +88,25 @@ def generate(generator: Generator, occurrence_ids: Sequence[str]) -> list[str]:
 def _take(generator: Generator, source: str) -> _Taken:
     """Lease the oldest occurrence that is due at a source, if its calls may be made now."""
     now = generator.clock()
+    oldest = (
+        select(Occurrence.id, Schedule.auto_finalize, Schedule.auto_send)
+        .join(Schedule, Schedule.id == Occurrence.schedule_id)
+        .where(Occurrence.source == source, *_due(now), ~_behind_another())
+        .order_by(Occurrence.next_attempt_at)  # and no more: all that is due on a day would be sorted each time
+        .limit(1)
+    )
+    with database.read(generator.engine) as connection:
+        seen = connection.execute(oldest).one_or_none()
+    if seen is None:
+        return _Taken(None)
+    # Before the transaction: nobody shall wait for what we hold while we wait for Redis.
+    if not _may_call(generator, source, finalize=seen.auto_finalize, send=seen.auto_send):
+        return _Taken(None, waits=True)
     with database.write(generator.engine) as connection:
-        found = connection.execute(
-            select(Occurrence.id, Schedule.auto_finalize, Schedule.auto_send)
-            .join(Schedule, Schedule.id == Occurrence.schedule_id)
-            .where(Occurrence.source == source, *_due(now), ~_behind_another())
-            .order_by(Occurrence.next_attempt_at)  # and no more: all that is due on a day would be sorted each time
-            .limit(1)
-            .with_for_update(of=Occurrence, skip_locked=True)
-        ).one_or_none()
+        free = oldest.with_for_update(of=Occurrence, skip_locked=True)
+        found = connection.execute(free).one_or_none()
         if found is None:
             return _Taken(None)
-        if not _may_call(generator, source, finalize=found.auto_finalize, send=found.auto_send):
-            return _Taken(None, waits=True)
         return _Taken(next(iter(leases.claim(connection, Occurrence, [found.id], now=now, lease=LEASE)), None))
 
 
@@ -136,7 +142,7 @@ def _generate(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
     """Do one occurrence: the ids of the events that report it, and whether its API failed."""
     if row.starts - row.attempts > generator.settings.max_starts:
         died = f"its process died {generator.settings.max_starts} times while it was generated"
-        return end(generator, row, Outcome(error=ProviderError("DIED", died))), False
+        return end(generator, row, Outcome(error=ProviderUnavailable("DIED", died))), False
     try:
         outcome = issuing.issue(generator, row)
     except ProviderError as error:

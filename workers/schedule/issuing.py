@@ -106,7 +106,7 @@ def _intend(generator: Generator, found: Billing, row: AnyRow) -> Draft | Outcom
         schedule = schedules.read(connection, row.schedule_id, share=True)
         if schedule.status == "paused":
             # It has not begun, so it does not count as a start that never ended.
-            leases.finish(connection, Occurrence, row, status=HELD, starts=row.starts - 1)
+            leases.finish(connection, Occurrence, row, status=HELD, starts=row.starts - 1, next_attempt_at=now)
             return None
         if schedule.status == "cancelled":
             return Outcome(reason=WAS_CANCELLED)

@@ -57,7 +57,7 @@ def end(generator: Generator, row: AnyRow, outcome: Outcome) -> list[str]:
         step, left = _reached(connection, row)
         if outcome.error is not None and step == "planned" and schedule.status != "active":
             if schedule.status == "paused":  # before anything was asked for: so it has not failed
-                leases.finish(connection, Occurrence, row, status=HELD, starts=row.starts - 1)
+                leases.finish(connection, Occurrence, row, status=HELD, starts=row.starts - 1, next_attempt_at=now)
                 return []
             outcome = outcome if schedule.status == "completed" else Outcome(reason=WAS_CANCELLED)
         event = _event(row, schedule, outcome, left, now)

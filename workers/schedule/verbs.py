@@ -133,7 +133,8 @@ def retry(
         failed = [Occurrence.schedule_id == schedule_id, Occurrence.status == "failed"]
         if due_on is not None:
             failed.append(Occurrence.due_on.in_(list(due_on)))
-        rows = connection.execute(select(Occurrence.id, Occurrence.intended_at).where(*failed)).all()
+        columns = (Occurrence.id, Occurrence.intended_at, Occurrence.ended_at)
+        rows = connection.execute(select(*columns).where(*failed)).all()
         for row in rows:
             _begin_anew(connection, row, now)
         count = len(rows) + _hasten(connection, schedule_id, due_on, now)
@@ -145,8 +146,9 @@ def retry(
 
 def _begin_anew(connection: Connection, row: AnyRow, now: datetime) -> None:
     """Let one that failed be tried again: at once, or when what was asked for unheard has had time to take effect."""
-    settled = now if row.intended_at is None else row.intended_at + timedelta(seconds=SETTLES_WITHIN)
-    at = max(now, settled)
+    at = now
+    if row.intended_at is not None:
+        at = max(now, (row.ended_at or row.intended_at) + timedelta(seconds=SETTLES_WITHIN))
     # Its key is another one then, under which the provider knows nothing: so it is looked for first.
     anew = {"starts": 0, "attempts": 0, "draft": None, "intended_at": None, "ended_at": None, "event_id": None}
     again = {**anew, "status": WAITING, "retries": Occurrence.retries + 1, "next_attempt_at": at, "ring_at": at}
