@@ -36,6 +36,7 @@ TASKS = (
     "workers.schedule.generate",
     "workers.retention",
     "workers.reconcile",
+    "workers.audit",
 )
 """The modules with tasks; only a worker imports them."""
 

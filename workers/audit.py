@@ -16,7 +16,10 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from workers import database
+from workers.app import app, runtime
 from workers.leases import Clock, utcnow
+from workers.logs import log
+from workers.metrics import AUDIT_FAULTS
 from workers.models import (
     HELD,
     RUNNING,
@@ -37,6 +40,9 @@ SHOWN = 20
 """Ids shown for one fault."""
 _REPORTED_FOR = timedelta(days=30)
 """How long the event that reports an occurrence is there for certain: less than the shortest retention."""
+
+
+AUDIT = "billhook.events.audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,3 +250,11 @@ def _schedule_rules() -> list[Rule]:
             and_(Occurrence.status == "generated", Occurrence.invoice_id.is_(None)),
         ),
     ]
+
+
+@app.task(name=AUDIT)
+def audit_task() -> None:
+    balance = audit(runtime().engine)
+    AUDIT_FAULTS.set(len(balance.faults))
+    for fault in balance.faults:
+        log.error("the audit found a fault", action="audit_fault", rule=fault.rule, ids=list(fault.ids))

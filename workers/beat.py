@@ -11,6 +11,7 @@ from typing import Any
 from celery.beat import ScheduleEntry, Scheduler, Service
 from celery.schedules import schedstate, schedule
 
+from workers import alive
 from workers.app import app, ringing, runtime
 from workers.settings import Settings
 
@@ -33,6 +34,10 @@ class Every(schedule):
 class Ticks(Scheduler):
     """Celery's scheduler without its file, that leaves out ticks for a queue nobody empties."""
 
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        alive.touch("beat")
+        return super().tick(*args, **kwargs)
+
     def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:
         queue = str(entry.task).split(".")[1]
         if ringing(runtime().redis, runtime().settings, queue):
@@ -48,6 +53,8 @@ def service(settings: Settings) -> Service:
         "billhook.schedules.sweep": settings.schedule_interval,
         "billhook.events.prune": _PRUNE_INTERVAL,
     }
+    if settings.audit_hours is not None:
+        intervals["billhook.events.audit"] = settings.audit_hours * 3600
     if any(source.reconcile_hours is not None for source in settings.sources.values()):
         intervals["billhook.schedules.reconcile"] = _RECONCILE_INTERVAL
     app.conf.beat_schedule = {

@@ -36,6 +36,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from handlers.errors import BillhookError
+from workers.metrics import DATABASE_ERRORS
 from workers.models import RUNNING, Model, Work
 from workers.settings import Settings, SettingsError
 
@@ -54,19 +55,33 @@ def connect(settings: Settings) -> Engine:
     """An engine for this process; nothing is connected yet. Never carry one over a fork."""
     if settings.sqlalchemy_url.startswith("sqlite"):
         return _sqlite(settings)
-    return create_engine(
-        settings.sqlalchemy_url,
-        pool_size=5,
-        max_overflow=10,
-        pool_pre_ping=True,
-        hide_parameters=True,
-        connect_args={
-            "connect_timeout": 5,
-            "tcp_user_timeout": 10_000,
-            "application_name": "billhook",
-            "options": "-c timezone=UTC",  # in another zone some moments would be beyond what Python can hold
-        },
+    return _counting(
+        create_engine(
+            settings.sqlalchemy_url,
+            pool_size=5,
+            max_overflow=10,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": 5,
+                "tcp_user_timeout": 10_000,
+                "application_name": "billhook",
+                "options": "-c timezone=UTC",  # in another zone some moments would be beyond what Python can hold
+            },
+        )
     )
+
+
+def _counting(engine: Engine) -> Engine:
+    """The engine, whose failures are counted."""
+
+    @event.listens_for(engine, "handle_error")
+    def count(context: Any) -> None:
+        failure = context.sqlalchemy_exception or context.original_exception
+        kind = "unavailable" if unavailable(failure) else "collided" if collided(failure) else "other"
+        DATABASE_ERRORS.labels(kind).inc()
+
+    return engine
 
 
 def _sqlite(settings: Settings) -> Engine:
@@ -91,7 +106,7 @@ def _sqlite(settings: Settings) -> Engine:
         reading = connection.get_execution_options().get("billhook_reads", False)
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
-    return engine
+    return _counting(engine)
 
 
 def _switch_to_wal(connection: Any) -> None:

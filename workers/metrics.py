@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 DELIVERIES = Counter(
     "billhook_deliveries", "Deliveries received, by what became of them.", ["source", "outcome", "reason"]
@@ -17,6 +17,11 @@ BATCH_SIZE = Histogram(
 )
 RUNS = Counter("billhook_runs", "Ended starts of handlers, by outcome.", ["handler", "outcome"])
 HANDLER_SECONDS = Histogram("billhook_handler_seconds", "Seconds a handler took.", ["handler"])
+EVENT_AGE = Histogram(
+    "billhook_event_age_seconds",
+    "Seconds from the receipt of an event to the end of a handler's first start.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 36_000),
+)
 REPLAYED = Counter("billhook_replayed", "Runs that were asked for again, or for the first time on an old event.")
 ATTEMPTS = Counter("billhook_attempts", "Attempts to deliver to endpoints, by outcome.", ["outcome"])
 DELIVERED_SECONDS = Histogram(
@@ -41,4 +46,6 @@ RECONCILED = Counter(
 )
 RUNG_AGAIN = Counter("billhook_rung_again", "Due work that the sweep announced.", ["queue"])
 PRUNED = Counter("billhook_pruned", "Rows deleted after their retention time.", ["table"])
+DATABASE_ERRORS = Counter("billhook_database_errors", "Failures of the database, by what kind they are.", ["kind"])
+AUDIT_FAULTS = Gauge("billhook_audit_faults", "Rules that the last audit found broken.", multiprocess_mode="mostrecent")
 REDIS_ERRORS = Counter("billhook_redis_errors", "Redis calls that failed and were done without.", ["call"])

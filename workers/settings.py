@@ -185,6 +185,10 @@ class Settings(BaseSettings):
         400, description="Days that a key of `once` keeps its effect from being repeated; 35 or more."
     )
 
+    audit_hours: Annotated[float, Field(ge=0.1, le=720)] | None = Field(
+        6.0, description="Hours between two audits by the workers: 0.1 to 720. Unset: only by `billhook audit`."
+    )
+
     delivery_timeout: Seconds = Field(20.0, description="Seconds one attempt may take, from connect to answer.")
     deliveries_in_flight: PositiveInt = Field(400, description="Deliveries that one process has under way at once.")
     endpoint_concurrency: PositiveInt = Field(

@@ -19,7 +19,7 @@ from workers.delivery.messages import Outgoing, publish
 from workers.dispatcher import Dispatcher, Done
 from workers.execution import Discarded, Failed, Paused, Result, Succeeded
 from workers.logs import hidden, log, masked
-from workers.metrics import HANDLER_SECONDS, RUNS
+from workers.metrics import EVENT_AGE, HANDLER_SECONDS, RUNS
 from workers.models import RUNNING, WAITING, EventRow, HandlerRun, OnceKey, prose
 from workers.settings import Settings
 
@@ -44,6 +44,8 @@ def settle(dispatcher: Dispatcher, group: Sequence[Done]) -> list[str]:
         _close_once_keys(connection, succeeded)
         _end_events(connection, sorted({done.taken.lease.event_id for done in group if done.taken.lease.id in held}))
     for done, row in zip(group, rows, strict=True):
+        if not done.taken.lease.attempts:
+            EVENT_AGE.observe(max(0.0, (now - done.taken.reading.received_at).total_seconds()))
         _report(done, _outcome(done.result, row["status"]) if done.taken.lease.id in held else "lost")
     return deliveries
 

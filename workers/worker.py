@@ -26,6 +26,7 @@ from celery.exceptions import SecurityWarning
 from celery.worker import consumer, state
 from redis import Redis, RedisError
 
+from workers import alive
 from workers.app import STOPPING, Runtime, app
 from workers.logs import log
 
@@ -33,12 +34,20 @@ STOPS_WITHIN = 25.0
 """Seconds that running handlers get after SIGTERM; less than the 30 s after which Kubernetes kills."""
 DEAF_AFTER = 20.0
 """Seconds without a message, idle, while messages wait, after which the worker starts anew."""
+_TURNS_EVERY, _STUCK_AFTER = 2.0, 30.0
+"""Seconds: how often the loop of the consumer says that it turns, and after which silence it is taken for stuck."""
 _TENTHS_FOR_A_RESULT = 20
 """Tenths of a second that an ending pool process waits for its last result to be read."""
 
 
 class Consumer(consumer.Consumer):
-    """Celery's consumer, which reconnects also when the broken connection cannot be closed."""
+    """Celery's consumer, which reconnects also when the broken connection cannot be closed, and says that it turns."""
+
+    def on_ready(self) -> None:
+        super().on_ready()
+        hub = getattr(self, "hub", None)
+        if hub is not None:
+            hub.call_repeatedly(_TURNS_EVERY, _turned)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         try:
@@ -89,7 +98,10 @@ def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) ->
 
 
 class Watch(threading.Thread):
-    """Calls `remedy` when an idle worker has heard none of the messages that wait, for `deaf_after` seconds."""
+    """Calls `remedy` when an idle worker has heard none of the messages that wait, for `deaf_after` seconds.
+
+    As long as it hears them, and its loop turns, it says that the worker is alive.
+    """
 
     def __init__(
         self,
@@ -99,6 +111,7 @@ class Watch(threading.Thread):
         *,
         look_every: float = 2.0,
         deaf_after: float = DEAF_AFTER,
+        turned: Callable[[], float] = lambda: _turned_at[0],
     ) -> None:
         super().__init__(name="watch", daemon=True)
         self._waiting = waiting
@@ -106,6 +119,7 @@ class Watch(threading.Thread):
         self._remedy = remedy
         self._look_every = look_every
         self._deaf_after = deaf_after
+        self._turned = turned
         self._received = time.monotonic()
         signals.task_received.connect(self._heard)
 
@@ -116,6 +130,8 @@ class Watch(threading.Thread):
             now = time.monotonic()
             if not self._idle() or self._received > well or not self._waiting():
                 well = now
+                if now - self._turned() < _STUCK_AFTER:
+                    alive.touch("work")
             elif now - well > self._deaf_after:
                 log.error("messages wait and the worker hears none; starting it anew", action="worker_deaf")
                 self._remedy()
@@ -123,6 +139,13 @@ class Watch(threading.Thread):
 
     def _heard(self, **_: Any) -> None:
         self._received = time.monotonic()
+
+
+_turned_at = [time.monotonic()]
+
+
+def _turned() -> None:
+    _turned_at[0] = time.monotonic()
 
 
 def _idle() -> bool:

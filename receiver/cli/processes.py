@@ -20,7 +20,7 @@ from workers.settings import Settings
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    for command in (serve, work, beat, up, migrate):
+    for command in (serve, work, beat, up, migrate, alive):
         app.command()(command)
 
 
@@ -97,7 +97,12 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     from workers.beat import service
 
     runtime = _start()
-    if metrics:
+    if metrics and runtime.settings.metrics_listen is not None:
+        from prometheus_client import REGISTRY
+
+        from workers.gauges import Gauges
+
+        REGISTRY.register(Gauges(runtime.engine))
         _serve_metrics(runtime.settings)
     ticking = service(runtime.settings)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -131,6 +136,22 @@ def up() -> None:
         child.wait()
     if ended is not None:
         raise CommandError(f"`billhook {ended}` ended with status {children[ended].returncode}, so all were stopped")
+
+
+def alive(
+    within: Annotated[float, typer.Option(min=1, help="Seconds in which it must have done something.")] = 60.0,
+) -> None:
+    """Tell whether the worker or beat of this machine does its work; exit 1 if not, for probes."""
+    from workers.alive import silent_for
+
+    silences = {name: silent_for(name) for name in ("work", "beat")}
+    known = {name: silence for name, silence in silences.items() if silence is not None}
+    if not known:
+        raise CommandError("no worker and no beat has begun here")
+    name = min(known, key=lambda one: known[one])
+    if known[name] > within:
+        raise CommandError(f"`billhook {name}` has done nothing for {known[name]:.0f} s")
+    print(f"`billhook {name}` did something {known[name]:.0f} s ago")
 
 
 def migrate() -> None:

@@ -175,3 +175,21 @@ def test_worker_and_beat_serve_their_metrics(stack: Stack) -> None:
 def _processes_of(stack: Stack) -> list[str]:
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if str(stack.folder) in line and sys.executable in line]
+
+
+def test_a_probe_is_told_whether_worker_and_beat_do_their_work(server_stack: Stack) -> None:
+    stack = server_stack
+    stack.environment |= {"TMPDIR": str(stack.folder), "BILLHOOK_HANDLERS": ""}
+    assert "no worker and no beat has begun here" in stack.run("alive").stderr
+    stack.start("work")
+    await_(lambda: stack.run("alive").returncode == 0, "the worker is alive")
+
+    stack.processes["work"].send_signal(signal.SIGSTOP)
+
+    await_(lambda: stack.run("alive", "--within", "3").returncode == 1, "it is known to be stuck")
+    stack.processes["work"].send_signal(signal.SIGCONT)
+    await_(lambda: stack.run("alive", "--within", "3").returncode == 0, "it is alive again")
+    stack.kill("work")
+    (stack.folder / "billhook-work.alive").unlink()
+    stack.start("beat")
+    await_(lambda: "`billhook beat` did something" in stack.run("alive").stdout, "the beat is alive")
