@@ -99,8 +99,11 @@ class Invoicing(Protocol):
     def check_customer(self, customer_id: str) -> None:
         """Raise ProviderError with CUSTOMER_INACTIVE where the customer is not to be billed."""
 
-    def find(self, draft: Draft) -> Invoice | None:
-        """The invoice that was made from this draft before, by its marker."""
+    def find(self, draft: Draft, *, sure: bool = True) -> Invoice | None:
+        """The invoice that was made from this draft before, by its marker.
+
+        `sure`: it may well be there, and is looked for however long that takes; else a quick look will do.
+        """
 
     def create(self, draft: Draft) -> Invoice: ...
 

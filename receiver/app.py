@@ -38,6 +38,10 @@ class Receiver:
         """The short way of a plain delivery."""
         return self._webhooks.take
 
+    def drain(self) -> None:
+        """Say from now on that no more should be sent here; what comes is served all the same."""
+        self._router.state.draining = True
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(PREFIX):
             await self._webhooks(scope, receive, send)
@@ -82,6 +86,7 @@ def create_app(runtime: Runtime) -> Receiver:
     )
     router.router.redirect_slashes = False
     router.state.runtime = runtime
+    router.state.draining = False
     return Receiver(Webhooks(settings, gatherer, client=clients.get), router)
 
 

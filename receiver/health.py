@@ -16,7 +16,9 @@ def livez(_request: Request) -> Response:
 
 
 def readyz(request: Request) -> Response:
-    """Whether deliveries can be accepted. Redis is not asked: without it they are accepted all the same."""
+    """Whether deliveries should be sent here. Redis is not asked: without it they are accepted all the same."""
+    if request.app.state.draining:
+        return JSONResponse({"status": "draining"}, 503)
     try:
         revision = database.revision(request.app.state.runtime.engine)
     except SQLAlchemyError:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any, ClassVar, Protocol, cast
 
 import uvicorn
@@ -186,9 +188,41 @@ def configuration(
     )
 
 
-def serve(config: uvicorn.Config, listening: socket.socket, ready: Callable[[], object]) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is called when these are heeded."""
-    server = uvicorn.Server(config)
+class Server(uvicorn.Server):
+    """uvicorn's, which on SIGTERM first lets whoever balances the load notice, and goes on serving meanwhile.
+
+    What connects in the moment that a socket is closed would be reset: so nobody should connect any more by then.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: float, draining: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._drain, self._draining = drain, draining
+        self._told = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM or self._told or not self._drain:
+            super().handle_exit(sig, frame)
+            return
+        self._told = True
+        self._draining()
+        timer = threading.Timer(self._drain, super().handle_exit, (sig, frame))
+        timer.daemon = True
+        timer.start()
+
+
+def serve(
+    config: uvicorn.Config,
+    listening: socket.socket,
+    ready: Callable[[], object],
+    *,
+    drain: float = 0.0,
+    draining: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is called when these are heeded.
+
+    After SIGTERM `draining` is called, and it goes on for `drain` seconds.
+    """
+    server = Server(config, drain, draining)
 
     def stop(*_: object) -> None:
         server.should_exit = True

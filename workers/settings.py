@@ -160,6 +160,11 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(1_048_576, description="Largest body of a delivery, in bytes; 413 above it.")
     read_timeout: Seconds = Field(10.0, description="Seconds a sender may take to send its body; 408 after it.")
     max_waiting: PositiveInt = Field(5_000, description="Deliveries that may wait for the database; 503 above it.")
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        0.0,
+        description="Seconds that the receiver goes on after SIGTERM while /readyz says that it is draining, so that a "
+        "load balancer sends nothing more to it when it closes.",
+    )
     failed_verifications: PositiveInt = Field(
         120, description="Failing deliveries answered 401 a minute for one source and address; 429 above it."
     )

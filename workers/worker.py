@@ -36,6 +36,8 @@ DEAF_AFTER = 20.0
 """Seconds without a message, idle, while messages wait, after which the worker starts anew."""
 _TURNS_EVERY, _STUCK_AFTER = 2.0, 30.0
 """Seconds: how often the loop of the consumer says that it turns, and after which silence it is taken for stuck."""
+_turned_at: list[float] = [time.monotonic()]
+"""When that loop last said so."""
 _TENTHS_FOR_A_RESULT = 20
 """Tenths of a second that an ending pool process waits for its last result to be read."""
 
@@ -139,9 +141,6 @@ class Watch(threading.Thread):
 
     def _heard(self, **_: Any) -> None:
         self._received = time.monotonic()
-
-
-_turned_at = [time.monotonic()]
 
 
 def _turned() -> None:

@@ -24,8 +24,18 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
+def _stoppable() -> None:
+    """End well when told to before there is anything to bring to an end.
+
+    Until a process has a handler of its own for it, SIGTERM would kill it, and as the first process of a container it
+    would not even do that.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
 def serve() -> None:
     """Receive deliveries over HTTP."""
+    _stoppable()
     from receiver import server
     from receiver.app import create_app
 
@@ -41,7 +51,7 @@ def serve() -> None:
 
     receiver = create_app(runtime)
     config = server.configuration(receiver, runtime.settings.trusted_proxies, receiver.take)
-    server.serve(config, listening, ready)
+    server.serve(config, listening, ready, drain=runtime.settings.drain_seconds, draining=receiver.drain)
 
 
 def work(
@@ -56,6 +66,7 @@ def work(
     """Run handlers, deliver messages, generate invoices."""
     from receiver.cli import reload as reloading
 
+    _stoppable()
     if reload:
         command = ["work", "--supervised", "--queues", ",".join(_chosen(queues))]
         sys.exit(reloading.supervise(command, settings.load().handlers))
@@ -96,6 +107,7 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     """Tick: look for what is due every second. Two of them are harmless."""
     from workers.beat import service
 
+    _stoppable()
     runtime = _start()
     if metrics and runtime.settings.metrics_listen is not None:
         from prometheus_client import REGISTRY

@@ -214,6 +214,8 @@ def test_an_occurrence_outlives_the_event_that_reported_it(engine: Engine, setti
         "currency": "MAD",
         "items": [],
         "next_index": 1,
+        "planned": 1,
+        "status": "completed",
         "created_at": OLD,
     }
     due = {
@@ -221,6 +223,8 @@ def test_an_occurrence_outlives_the_event_that_reported_it(engine: Engine, setti
         "schedule_id": "sch_1",
         "due_on": OLD.date(),
         "status": "generated",
+        "invoice_id": "inv_1",
+        "event_id": event_id,
         "next_attempt_at": OLD,
         "created_at": OLD,
         "ended_at": OLD,

@@ -71,7 +71,7 @@ def _begin(
         return draft
     if found.mode(draft.options) != Mode.EACH and schedule.agreement is not None:
         return draft, invoicing.get(schedule.agreement)
-    invoice = invoicing.find(draft) if _late(generator, row, schedule) else None
+    invoice = invoicing.find(draft, sure=False) if _late(generator, row, schedule) else None
     if invoice is None:
         invoice = _create(invoicing, draft)
     return (draft, invoice) if _note_invoice(generator, found, row, draft, invoice) else None

@@ -34,7 +34,7 @@ class HibrInvoicing:
     def check_customer(self, customer_id: str) -> None:
         """Nothing: that a customer has a status is not published, and an unknown one is refused by `create`."""
 
-    def find(self, draft: Draft) -> Invoice | None:
+    def find(self, draft: Draft, *, sure: bool = True) -> Invoice | None:
         """Raises ProviderError with AMBIGUOUS where HIBR may have made the invoice and not kept its reference."""
         alike: list[str] = []
         for listed in self._invoices.list({"customer_id": draft.customer_id, "invoice_date": draft.issue_date}):

@@ -52,7 +52,7 @@ class HisabInvoicing:
         if customer.get("status", _ACTIVE) != _ACTIVE:
             raise ProviderError(CUSTOMER_INACTIVE, f"the customer is {customer['status']}")
 
-    def find(self, draft: Draft) -> Invoice | None:
+    def find(self, draft: Draft, *, sure: bool = True) -> Invoice | None:
         listed = self._invoices.list(
             customer_id=draft.customer_id, date_from=draft.issue_date, date_to=draft.issue_date
         )
