@@ -4,7 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test storm coverage check format lock clean
+# What the image is made from: make image PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:…
+PYTHON_IMAGE ?= python:3.11-slim-bookworm
+IMAGE ?= billhook
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+EXPORT := uv export --quiet --no-header --format requirements.txt --no-emit-project
+
+.PHONY: help demo test storm coverage check format lock image clean
 
 help:
 	@echo "make demo      see the whole of Billhook at work on this machine (Ctrl-C ends it)"
@@ -13,7 +19,8 @@ help:
 	@echo "make coverage  the same, and which lines and branches they reach"
 	@echo "make check     run the linters, the type checker and the import rules"
 	@echo "make format    format the code"
-	@echo "make lock      write requirements.lock anew from pyproject.toml"
+	@echo "make lock      write the locks anew from pyproject.toml"
+	@echo "make image     build the container image; docs/operations.md says how to name its base by digest"
 
 demo: $(VENV)/ready
 	@$(BIN)/billhook demo
@@ -41,8 +48,15 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/ready
-	$(BIN)/uv export --quiet --no-header --format requirements.txt --no-emit-project --extra dev -o requirements.lock
+	$(BIN)/$(EXPORT) --extra dev -o requirements.lock
+	@# The same versions, since all come from one uv.lock: what runs in the image, and what builds there.
+	$(BIN)/$(EXPORT) -o requirements-image.lock
+	$(BIN)/$(EXPORT) --only-group build -o requirements-build.lock
 	rm -f uv.lock  # it names the registry that this machine uses
+
+image:
+	docker build --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMAGE):$(VERSION) --tag $(IMAGE) .
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -105,7 +105,7 @@ def test_what_is_told_to_stop_under_load_ends_in_time_and_loses_and_doubles_noth
         stack.start("serve", "work", "beat")
         load = Load(stack.url, threads=1)
         with load.going():
-            for turn in range(3):
+            for turn in range(2):
                 await_(lambda starts=turn: stack.log(name).count(READY[name]) > starts, "it has begun")  # type: ignore[misc]
                 await_(lambda before=load.posted: load.posted > before + 50, "deliveries come")  # type: ignore[misc]
                 assert stopped(stack, name) < GRACE
