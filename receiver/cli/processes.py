@@ -24,13 +24,13 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _stoppable() -> None:
-    """End well when told to before there is anything to bring to an end.
+def _stoppable(status: int = 0) -> None:
+    """End well, with this status, when told to before there is anything to bring to an end.
 
     Until a process has a handler of its own for it, SIGTERM would kill it, and as the first process of a container it
     would not even do that.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(status))
 
 
 def serve() -> None:
@@ -64,9 +64,9 @@ def work(
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run handlers, deliver messages, generate invoices."""
+    _stoppable()
     from receiver.cli import reload as reloading
 
-    _stoppable()
     if reload:
         command = ["work", "--supervised", "--queues", ",".join(_chosen(queues))]
         sys.exit(reloading.supervise(command, settings.load().handlers))
@@ -105,9 +105,9 @@ def _chosen(queues: str) -> list[str]:
 
 def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     """Tick: look for what is due every second. Two of them are harmless."""
+    _stoppable()
     from workers.beat import service
 
-    _stoppable()
     runtime = _start()
     if metrics and runtime.settings.metrics_listen is not None:
         from prometheus_client import REGISTRY
@@ -168,6 +168,8 @@ def alive(
 
 def migrate() -> None:
     """Bring the database's schema to this version's; safe to run again."""
+    # Not 0: what waits for a migration to have succeeded must not take one that was stopped for that.
+    _stoppable(128 + signal.SIGTERM)
     from workers import database, logs
 
     configured = settings.load()
