@@ -159,12 +159,12 @@ def _waiting(redis: Redis, keys: Sequence[str]) -> bool:
 
 
 def _start_anew() -> None:
-    """Replace this process by a fresh one of the same command and process id."""
+    """Replace this process by a fresh one of the same command, whichever that was, and process id."""
     for child in billiard.active_children():
         if child.pid is not None:
             os.kill(child.pid, signal.SIGKILL)
-    shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "receiver.cli", *sys.argv[1:]])  # noqa: S606 - our own command
+    shutil.rmtree(os.environ.pop("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command
 
 
 @signals.worker_shutting_down.connect

@@ -124,14 +124,17 @@ def test_up_stops_everything_when_one_of_them_cannot_start(embedded_stack: Stack
 
 
 DEAF = """
-import sys
+import os
 from workers import worker
 
-# A worker that takes itself for idle and unheard: what a broken connection can make of it.
-worker._idle = worker._waiting = lambda *_: True
-worker.Watch._heard = lambda *_, **__: None
-worker.Watch.__init__.__kwdefaults__["deaf_after"] = 1.0
-sys.argv[1:] = ["work"]
+# A worker that in its first life takes itself for idle and unheard: what a broken connection can make of it.
+if os.environ.setdefault("TEST_LIFE", "first") == "first":
+    os.environ["TEST_LIFE"] = "second"
+    worker._idle = worker._waiting = lambda *_: True
+    worker.Watch._heard = lambda *_, **__: None
+    worker.Watch.__init__.__kwdefaults__["deaf_after"] = 1.0
+else:
+    os.write(2, b"the same program, in its second life\\n")
 from receiver.cli import main
 main()
 """
@@ -142,10 +145,15 @@ def test_a_worker_that_has_gone_deaf_starts_itself_anew_under_the_same_process_i
     stack.start("serve", "beat")
     with (stack.folder / "deaf.log").open("wb") as log:
         deaf = subprocess.Popen(
-            [sys.executable, "-c", DEAF], env=stack.environ, cwd=stack.folder, stderr=log, start_new_session=True
+            [sys.executable, "-c", DEAF, "work"],
+            env=stack.environ,
+            cwd=stack.folder,
+            stderr=log,
+            start_new_session=True,
         )
     stack.processes["deaf"] = deaf
     await_(lambda: stack.log("deaf").count("working on") == 2, "it has started anew")
+    assert stack.log("deaf").count("the same program, in its second life") == 1
 
     request = delivery(1, "customer.created")
     httpx.post(f"{stack.url}/webhooks/shop", content=request.body, headers=request.headers)

@@ -41,7 +41,7 @@ SCHEDULES = int(os.environ.get("TEST_SCHEDULES", "30"))
 MONTHS = int(os.environ.get("TEST_MONTHS", "4"))
 FAULTS = float(os.environ.get("TEST_FAULTS", "0.03"))
 """How often a call fails; so often does one fail after it was done. A fifth as often it is over the limit."""
-STROKE = float(os.environ.get("TEST_STROKE", "3"))
+STROKE = float(os.environ.get("TEST_STROKE", "1"))
 """Seconds from one death to the next."""
 WORKERS = ("work", "work-2")
 FREQUENCIES = ("monthly",) * 7 + ("quarterly", "biweekly", "yearly")
