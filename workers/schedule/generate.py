@@ -140,6 +140,13 @@ def _behind_another() -> ColumnElement[bool]:
 
 def _generate(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
     """Do one occurrence: the ids of the events that report it, and whether its API failed."""
+    try:
+        return _issue(generator, row)
+    except ScheduleError:  # it was deleted meanwhile, and its occurrences with it
+        return [], False
+
+
+def _issue(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
     if row.starts - row.attempts > generator.settings.max_starts:
         died = f"its process died {generator.settings.max_starts} times while it was generated"
         return end(generator, row, Outcome(error=ProviderUnavailable("DIED", died))), False
@@ -148,8 +155,8 @@ def _generate(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
     except ProviderError as error:
         _learn(generator, row.source, error)
         return _failed(generator, row, error)
-    except ScheduleError:  # it was deleted meanwhile, and its occurrences with it
-        return [], False
+    except ScheduleError:
+        raise
     except Exception as error:  # a fault of ours: it must not keep other occurrences waiting
         log.exception("generating failed", action="generation_failed", occurrence_id=row.id)
         return postpone(generator, row, ProviderError("UNEXPECTED", type(error).__name__)), False

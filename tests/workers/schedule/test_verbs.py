@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from handlers.providers.hisab.client import HisabClient
 from tests.workers.given import NOW, Clock, change, only, rows, until, waits_for_a_lock
@@ -364,3 +364,29 @@ def test_what_is_taken_up_while_it_is_deleted_is_not_forgotten(generator: Genera
 
     assert outcome == INVALID_STATE
     assert only(generator.engine, Occurrence).status == "running"
+
+
+@pytest.mark.parametrize("answer", [lambda: refusing("CUSTOMER_INACTIVE"), lambda: refusing("INTERNAL", 500)])
+def test_what_was_ended_by_another_and_deleted_keeps_nobody_from_the_rest(
+    generator: Generator, customer: str, network: Network, books: HisabClient, answer: Callable[[], httpx.Response]
+) -> None:
+    # Given a call so slow that its lease ended, and another process did all there was to do
+    planned(generator, customer)
+    schedule_id = only(generator.engine, Schedule).id
+    added(generator.engine, generator.settings, customer_id=customer)
+    tick(generator.engine, now=NOW)
+
+    def deleted(_: int) -> httpx.Response:
+        with database.write(generator.engine) as connection:
+            mine = update(Occurrence).where(Occurrence.schedule_id == schedule_id)
+            connection.execute(mine.values(status="failed", fence=Occurrence.fence + 1))
+        delete_schedule(generator.engine, schedule_id, actor=ACTOR, now=LATER)
+        return answer()
+
+    network.before = at_call(network, "GET cus_", deleted, turn=1)
+
+    shift = work_off(generator, "shop")
+
+    assert [one["status"] for one in made(books, customer)] == ["draft"]
+    assert only(generator.engine, Occurrence).status == "generated"
+    assert len(shift.events) == 1
