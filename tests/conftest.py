@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from workers.settings import Settings, Source
 # How fast the machine is at this moment is no property of the code.
 hypothesis_settings.register_profile("billhook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("billhook")
+
+# A run in the background inherits that Ctrl-C is ignored, and its processes would in turn.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
