@@ -10,12 +10,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
 from handlers.errors import ProviderError
 from receiver import health
 from receiver.answers import Receive, Scope, Send
 from receiver.gather import Gatherer
+from receiver.late import Late
 from receiver.server import Take
 from receiver.webhooks import NO_UPGRADE, PREFIX, Webhooks
 from workers import inbox
@@ -80,6 +82,7 @@ def create_app(runtime: Runtime) -> Receiver:
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics),
+            *(_management(runtime) if settings.management else ()),
         ],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
@@ -88,6 +91,17 @@ def create_app(runtime: Runtime) -> Receiver:
     router.state.runtime = runtime
     router.state.draining = False
     return Receiver(Webhooks(settings, gatherer, client=clients.get), router)
+
+
+def _management(runtime: Runtime) -> list[BaseRoute]:
+    """What people and their programs use; made when it is first asked for: who only receives has no cost of it."""
+
+    def api() -> ASGIApp:
+        from receiver.api import create_api
+
+        return create_api(runtime)
+
+    return [Mount("/api/v1", Late(api))]
 
 
 def _askable(settings: Settings) -> Clients:

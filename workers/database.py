@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,13 @@ from workers.metrics import DATABASE_ERRORS
 from workers.models import RUNNING, Model, Work
 from workers.settings import Settings, SettingsError
 
-SCHEMA = "0004"
+SCHEMA = "0006"
 """The revision this code works with: the newest file in `migrations/versions`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 _RETRY_CODES = {"40001", "40P01"}  # serialization failure, deadlock
+_joined: ContextVar[Connection | None] = ContextVar("joined", default=None)
+"""The transaction that this context's reads and writes are part of."""
 
 
 class SchemaError(BillhookError):
@@ -124,14 +127,32 @@ def _switch_to_wal(connection: Any) -> None:
 
 @contextmanager
 def write(engine: Engine) -> Iterator[Connection]:
-    """One transaction that commits at the end of the block, or rolls back."""
+    """One transaction that commits at the end of the block, or rolls back; within `together`, a part of that one."""
+    if (joined := _joined.get()) is not None:
+        with joined.begin_nested():
+            yield joined
+        return
     with engine.begin() as connection:
         yield connection
 
 
 @contextmanager
+def together(engine: Engine) -> Iterator[Connection]:
+    """One transaction for all that is read and written within the block, whoever does it: all of it or nothing."""
+    with engine.begin() as connection:
+        token = _joined.set(connection)
+        try:
+            yield connection
+        finally:
+            _joined.reset(token)
+
+
+@contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
     """A connection for reading; on SQLite it waits for no writer."""
+    if (joined := _joined.get()) is not None:
+        yield joined
+        return
     with engine.connect().execution_options(billhook_reads=True) as connection:
         yield connection
 

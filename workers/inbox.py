@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import orjson
 from redis import Redis, RedisError
-from sqlalchemy import Connection, Engine, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, or_, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from handlers.event import AT_RECEIPT, Event, to_json
@@ -31,8 +31,7 @@ from workers.database import Held
 from workers.leases import utcnow
 from workers.logs import log
 from workers.metrics import REDIS_ERRORS
-from workers.models import WAITING, AnyRow, EventRow, HandlerRun
-from workers.selection import fits
+from workers.models import WAITING, EventRow
 
 RING_AFTER = timedelta(seconds=5)
 """How long the receiver's own ring may take before the sweep rings instead."""
@@ -254,34 +253,3 @@ def announce(window: Window, arrivals: Sequence[Arrival]) -> None:
     """Remember newly committed arrivals and ring the workers for them. Never raises: both have a second way."""
     window.remember(arrivals)
     ring(PROCESS, [arrival.id for arrival in arrivals])
-
-
-def latest(engine: Engine, *, status: str | None = None, type: str | None = None, limit: int = 20) -> Sequence[AnyRow]:  # noqa: A002
-    """The newest events, newest first, without their bodies; `runs` counts the handlers of each."""
-    runs = (
-        select(func.count())
-        .where(HandlerRun.event_id == EventRow.id)
-        .correlate(EventRow)
-        .scalar_subquery()
-        .label("runs")
-    )
-    statement = (
-        select(
-            EventRow.id,
-            EventRow.received_at,
-            EventRow.source,
-            EventRow.type,
-            EventRow.object_id,
-            EventRow.status,
-            EventRow.conflicts,
-            runs,
-        )
-        .order_by(EventRow.id.desc())
-        .limit(limit)
-    )
-    if status is not None:
-        statement = statement.where(EventRow.status == status)
-    if type is not None:
-        statement = statement.where(fits(type))
-    with database.read(engine) as connection:
-        return connection.execute(statement).all()

@@ -5,9 +5,21 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, ForeignKey, Index, Integer, String, Text, UniqueConstraint, false, text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
+from workers.access_models import ApiKey, AuditEntry, IdempotencyKey
 from workers.columns import (
     HELD,
     JSON_TYPE,
@@ -131,18 +143,6 @@ class OnceKey(Model):
     """Outlives the run."""
     done: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime]
-
-
-class AuditEntry(Model):
-    """Something that a person had done: who, what, and to how much of what."""
-
-    __tablename__ = "audit_log"
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    at: Mapped[datetime]
-    actor: Mapped[str]
-    action: Mapped[str]
-    detail: Mapped[dict[str, Any]]
 
 
 class Message(Model):
@@ -364,6 +364,7 @@ class Occurrence(Work, Model):
 
 
 __all__ = [
-    "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "Attempt", "AuditEntry", "Delivery", "Endpoint", "EndpointKey",
-    "EventRow", "HandlerRun", "Message", "Model", "Occurrence", "OnceKey", "Schedule", "Step", "Utc", "Work", "prose",
+    "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "ApiKey", "Attempt", "AuditEntry", "Delivery", "Endpoint",
+    "EndpointKey", "EventRow", "HandlerRun", "IdempotencyKey", "Message", "Model", "Occurrence", "OnceKey", "Schedule",
+    "Step", "Utc", "Work", "prose",
 ]  # fmt: skip

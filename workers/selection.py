@@ -24,6 +24,8 @@ class Selection:
     type: str | None = None
     """A pattern as handlers have them: `invoice.paid`, `invoice.*`, `*`."""
     source: str | None = None
+    object_id: str | None = None
+    """Of the invoice or customer that it is about."""
     since: datetime | None = None
     """Received then or later."""
     until: datetime | None = None
@@ -42,6 +44,8 @@ class Selection:
             conditions.append(fits(self.type))
         if self.source is not None:
             conditions.append(EventRow.source == self.source)
+        if self.object_id is not None:
+            conditions.append(EventRow.object_id == self.object_id)
         if self.since is not None:
             conditions.append(EventRow.received_at >= self.since)
         if self.until is not None:

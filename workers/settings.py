@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         120, description="Failing deliveries answered 401 a minute for one source and address; 429 above it."
     )
 
+    management: bool = Field(
+        True, description="Whether the receiver also serves /api/v1 and /console. Deliveries are taken in any case."
+    )
+    api_rate: PositiveInt = Field(600, description="Calls of /api/v1 that a key may make in a minute; 429 above it.")
+
     worker_processes: PositiveInt = Field(2, description="Processes that one worker runs handlers in.")
     worker_memory_mb: PositiveInt = Field(512, description="A worker process above this size is replaced, in MiB.")
     max_starts: PositiveInt = Field(

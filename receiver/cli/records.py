@@ -63,13 +63,14 @@ def events(
     as_json: Json = False,
 ) -> None:
     """List the newest events; `billhook event ID` shows all about one, its errors too."""
-    from workers import inbox
+    from workers import browsing
     from workers.audit import STATUSES
+    from workers.selection import Selection
 
     if status is not None and status not in STATUSES:
         raise WrongUse(f"--status: {status!r} is none of {', '.join(sorted(STATUSES))}")
     _, engine = open_database()
-    rows = inbox.latest(engine, status=status, type=event_type, limit=limit)
+    rows = browsing.events(engine, Selection(status=status, type=event_type), limit=limit).rows
     columns = ("id", "received_at", "source", "type", "object_id", "status", "runs")
     show([row._asdict() for row in rows], columns, as_json=as_json, empty="no events")
 

@@ -14,8 +14,9 @@ from sqlalchemy import Engine, select
 
 from receiver.demo.page import Missing, Page
 from receiver.demo.sink import Received
-from workers import database, inbox
+from workers import browsing, database
 from workers.models import WAITING, AnyRow, Attempt, Delivery, EventRow, HandlerRun, Message, Occurrence
+from workers.selection import Selection
 
 NEWEST = 100
 """Events that one look takes in: far more than come in between two."""
@@ -68,7 +69,7 @@ class Witness:
 
     def events(self, object_id: str | None = None) -> list[AnyRow]:
         """The events, oldest first; only those about one object if it is named."""
-        newest = inbox.latest(self.engine, limit=NEWEST)
+        newest = browsing.events(self.engine, Selection(), limit=NEWEST).rows
         return [row for row in reversed(newest) if object_id in (None, row.object_id)]
 
     def _messages(self, event_id: str) -> Sequence[str]:

@@ -1,0 +1,38 @@
+"""The management API: everything that is stored can be read, and what a person may do can be done, under `/api/v1`.
+
+`create_api` is the composition root; a module for each resource says what can be asked of it.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from receiver.api import events, keys
+from receiver.api.access import Doorman
+from receiver.api.edge import Edge
+from receiver.api.errors import register
+from receiver.api.schema import described
+from receiver.throttle import Throttle
+from receiver.versions import VERSION
+from workers.app import Runtime
+
+PREFIX = "/api/v1"
+
+
+def create_api(runtime: Runtime) -> Edge:
+    """The application under `/api/v1`, over this process's database and Redis."""
+    api = FastAPI(
+        title="Billhook",
+        version=VERSION,
+        openapi_url=None,  # served to callers alone, by `described`
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.runtime = runtime
+    api.state.doorman = Doorman(runtime, Throttle(runtime.settings.failed_verifications))
+    for resource in (events, keys):
+        api.include_router(resource.router)
+    described(api)
+    register(api)
+    return Edge(api, runtime.settings.max_body_bytes)

@@ -1,0 +1,156 @@
+"""How the API refuses: one shape, and codes that stay (as in the Hisab document, Errors)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from handlers.errors import BillhookError
+from receiver.api.edge import REQUEST_ID
+from workers import database
+from workers.api_keys import ApiKeyError, NoApiKey
+from workers.delivery.errors import EndpointError, NoEndpoint
+from workers.idempotency import OtherRequest
+from workers.logs import log
+from workers.schedule.errors import ScheduleError
+from workers.vault import VaultError
+
+
+class Detail(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class Error(BaseModel):
+    """Why a request was refused."""
+
+    code: str
+    message: str
+    details: list[Detail] | dict[str, Any] | None = None
+
+
+class Refused(BaseModel):
+    """The body of every refusal."""
+
+    success: bool = False
+    error: Error
+
+
+CODES = {
+    400: "VALIDATION_ERROR",
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    409: "CONFLICT",
+    412: "PRECONDITION_FAILED",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    429: "RATE_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "UNAVAILABLE",
+}
+"""The code of a status, where a refusal has no other."""
+_OF_SCHEDULES = {"NOT_FOUND": 404, "VALIDATION_ERROR": 400}
+"""The statuses of a ScheduleError's codes; any other is a conflict with what the schedule is."""
+
+
+class ApiError(HTTPException):
+    """A refusal, with its code and what it tells beside."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        details: Sequence[Mapping[str, str]] | Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.code = code or CODES[status]
+        self.details = details
+
+
+def missing(what: str, named: str) -> ApiError:
+    """There is none of that id."""
+    return ApiError(404, f"there is no {what} {named}")
+
+
+def register(api: FastAPI) -> None:
+    """Have every failure answered in this shape."""
+
+    @api.exception_handler(RequestValidationError)
+    def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()
+        if any(one["type"] == "json_invalid" for one in found):
+            return _answer(400, "INVALID_JSON", "the body is no JSON")
+        details = [{"field": _field(one["loc"]), "message": _plain(one["msg"])} for one in found]
+        return _answer(400, "VALIDATION_ERROR", "the request is not valid", details)
+
+    @api.exception_handler(HTTPException)
+    def refused(_request: Request, error: HTTPException) -> JSONResponse:
+        code = error.code if isinstance(error, ApiError) else CODES.get(error.status_code, "BAD_REQUEST")
+        details = error.details if isinstance(error, ApiError) else None
+        return _answer(error.status_code, code, error.detail, details, error.headers)
+
+    @api.exception_handler(BillhookError)
+    def ours(_request: Request, error: BillhookError) -> JSONResponse:
+        status, code, details = _status_of(error)
+        return _answer(status, code, str(error), details)
+
+    @api.exception_handler(SQLAlchemyError)
+    def of_database(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        if database.unavailable(error) or database.collided(error):
+            return _answer(503, "UNAVAILABLE", "the database does not answer; ask again", headers={"Retry-After": "5"})
+        return unexpected(request, error)
+
+    @api.exception_handler(Exception)
+    def unexpected(request: Request, error: Exception) -> JSONResponse:
+        request_id = request.scope[REQUEST_ID]
+        log.error("a request to the API failed", action="api_failed", request_id=request_id, exc_info=error)
+        return _answer(500, "INTERNAL_ERROR", f"something went wrong here; the log tells more of {request_id}")
+
+
+def _status_of(error: BillhookError) -> tuple[int, str, Any]:
+    match error:
+        case NoEndpoint() | NoApiKey():
+            return 404, "NOT_FOUND", None
+        case EndpointError() | ApiKeyError():
+            return 400, "VALIDATION_ERROR", None
+        case OtherRequest():
+            return 409, "IDEMPOTENCY_CONFLICT", None
+        case ScheduleError():
+            details = [{"field": problem.field, "message": problem.message} for problem in error.details]
+            return _OF_SCHEDULES.get(error.code, 409), error.code, details or None
+        case VaultError():
+            return 503, "UNAVAILABLE", None
+    return 400, "VALIDATION_ERROR", None
+
+
+def _field(location: Sequence[int | str]) -> str:
+    """As in `items[0].quantity`; where it came from (query, body, …) goes without saying."""
+    named = ""
+    for part in location[1:] or location:
+        named += f"[{part}]" if isinstance(part, int) else f".{part}" if named else str(part)
+    return named
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def _answer(
+    status: int, code: str, message: str, details: Any = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    error = {"code": code, "message": message} | ({} if details is None else {"details": details})
+    return JSONResponse({"success": False, "error": error}, status, headers)
