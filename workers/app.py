@@ -14,12 +14,9 @@ from typing import Any
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as NotConnected
-from redis.retry import Retry
 from sqlalchemy import Engine
 
-from workers import database, embedded
+from workers import broker, database, embedded, redis_url
 from workers.logs import log
 from workers.metrics import REDIS_ERRORS
 from workers.settings import Settings
@@ -62,26 +59,17 @@ _runtimes: list[Runtime] = []
 def start(settings: Settings, *, answer_within: float = 10.0) -> Runtime:
     """Connect this process: embedded server if none is set, Celery's configuration, database, Redis.
 
-    `answer_within` (seconds) bounds every wait for Redis. Raises embedded.EmbeddedError.
+    `answer_within` (seconds) bounds every wait for Redis. Raises embedded.EmbeddedError, and SettingsError where a file
+    that the URL of Redis names cannot be used.
     """
     if settings.redis_url is None:
-        server = embedded.ensure(settings.state_dir)
-        broker, url = server.celery_url, server.redis_url
+        url = embedded.ensure(settings.state_dir).redis_url
     else:
         url = settings.redis_url.get_secret_value()
-        broker = url.replace("unix://", "redis+socket://", 1)
-    _configure(settings, broker, answer_within)
-    runtime = Runtime(
-        settings=settings,
-        engine=database.connect(settings),
-        redis=Redis.from_url(
-            url,
-            socket_timeout=answer_within,
-            socket_connect_timeout=answer_within,
-            # Once more at once, if a connection was closed while idle. Who can do without Redis must not wait for it.
-            retry=Retry(NoBackoff(), 1, supported_errors=(NotConnected,)),
-        ),
-    )
+    servers = redis_url.parse(url)
+    broker.check(servers)
+    _configure(settings, broker.configuration(servers, answer_within))
+    runtime = Runtime(settings=settings, engine=database.connect(settings), redis=broker.client(servers, answer_within))
     _runtimes[:] = [runtime]
     return runtime
 
@@ -91,17 +79,17 @@ def runtime() -> Runtime:
     return _runtimes[0]
 
 
-def _configure(settings: Settings, broker: str, answer_within: float) -> None:
+def _configure(settings: Settings, servers: dict[str, Any]) -> None:
     app.conf.update(
-        broker_url=broker,
+        broker_url=servers["broker_url"],
+        broker_use_ssl=servers["broker_use_ssl"],
         broker_transport_options={
+            **servers["broker_transport_options"],
             "global_keyprefix": settings.redis_prefix,
             # A worker that was killed: its messages come back at once when their time is up, not 100 s later.
             "visibility_timeout": 900,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
-            "socket_timeout": answer_within,
-            "socket_connect_timeout": answer_within,
             "socket_keepalive": True,
             "health_check_interval": 10,
         },

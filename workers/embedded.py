@@ -43,13 +43,9 @@ class EmbeddedError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """Where the embedded server answers, as the two clients write it."""
+    """Where the embedded server answers."""
 
     socket: Path
-
-    @property
-    def celery_url(self) -> str:
-        return f"redis+socket://{quote(str(self.socket))}"
 
     @property
     def redis_url(self) -> str:

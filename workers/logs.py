@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import orjson
 import structlog
 
+from workers import redis_url
 from workers.settings import Settings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("billhook")
@@ -31,9 +32,10 @@ def hidden(settings: Settings) -> tuple[str, ...]:
     """The secrets of the settings in all forms, which nothing may show; longest first: one may be part of another."""
     found = {secret for source in settings.sources.values() for secret in source.hidden()}
     found |= {key.get_secret_value() for key in settings.encryption_keys}
-    for url in (settings.database_url, settings.redis_url):
-        if url is not None:
-            found |= _passwords(url.get_secret_value())
+    if settings.database_url is not None:
+        found |= _of_database(settings.database_url.get_secret_value())
+    if settings.redis_url is not None:
+        found |= _of_redis(settings.redis_url.get_secret_value())
     forms = {form for secret in found for form in _forms(secret) if len(form) >= _SHORTEST}
     return tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
@@ -50,13 +52,21 @@ def _forms(secret: str) -> Iterable[str]:
     return secret, *(form[1:-1] for form in (orjson.dumps(secret).decode(), json.dumps(secret), repr(secret)))
 
 
-def _passwords(url: str) -> set[str]:
-    """Those in a URL, quoted and not."""
+def _of_database(url: str) -> set[str]:
     parts = urlsplit(url)
     given = [parts.password or "", *(value for name, value in parse_qsl(parts.query) if "password" in name)]
-    forms = {form for one in given for form in (one, unquote(one), quote(one, safe=""))}
+    return _quoted_or_not(given, {parts.username, parts.hostname, parts.path[1:]})
+
+
+def _of_redis(url: str) -> set[str]:
+    servers = redis_url.parse(url)
+    return _quoted_or_not(servers.passwords(), {servers.username, servers.name, *(host for host, _ in servers.hosts)})
+
+
+def _quoted_or_not(passwords: Iterable[str], names: set[str | None]) -> set[str]:
+    forms = {form for one in passwords for form in (one, unquote(one), quote(one, safe=""))}
     # One that is a name as well, as on developers' machines, is no secret; masked, it would spoil every line.
-    return forms - {parts.username, parts.hostname, parts.path[1:], "billhook"}
+    return forms - {*names, "billhook"}
 
 
 def configure(settings: Settings) -> None:

@@ -14,6 +14,8 @@ import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from workers import redis_url
+
 
 def _items(value: object) -> object:
     """A list written as JSON, or separated by commas or line ends (a mounted file has one item a line)."""
@@ -53,15 +55,7 @@ def _database(value: SecretStr) -> SecretStr:
 
 
 def _redis(value: SecretStr) -> SecretStr:
-    parts = _url(value)
-    database = parts.path.removeprefix("/")
-    if parts.scheme in {"redis", "rediss"}:
-        if not parts.hostname:
-            raise ValueError("names no host")
-        if database and not (database.isascii() and database.isdigit()):
-            raise ValueError("behind the host stands the number of a database, or nothing")
-    elif parts.scheme != "unix" or not database:
-        raise ValueError("not a redis://, rediss:// or unix:// URL")
+    redis_url.parse(value.get_secret_value())
     return value
 
 

@@ -140,7 +140,9 @@ class Settings(BaseSettings):
         None, description="PostgreSQL: postgresql://user:password@host/name. Unset: SQLite in the state folder."
     )
     redis_url: RedisUrl | None = Field(
-        None, description="Redis or Valkey: redis://host:6379/0. Unset: a private server in the state folder."
+        None,
+        description="Redis or Valkey: redis://user:password@host:6379/0, rediss:// with TLS, or sentinels: "
+        "redis+sentinel://host:26379,host:26379/name. Unset: a private server in the state folder.",
     )
     redis_prefix: str = Field("billhook:", description="Stands before every Redis key, so that a server can be shared.")
     encryption_keys: Secrets = Field(

@@ -19,7 +19,7 @@ import pytest
 from kombu.connection import Connection
 from redis import Redis
 
-from workers import embedded
+from workers import broker, embedded, redis_url
 from workers.embedded import EmbeddedError, Server, binary, ensure
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
@@ -186,7 +186,8 @@ def test_both_clients_read_the_address_of_an_odd_path(tmp_path: Path) -> None:
 
         place.set("key", "value")
 
-        connection: Any = Connection(place.server.celery_url)
+        url = broker.configuration(redis_url.parse(place.server.redis_url), answer_within=5.0)["broker_url"]
+        connection: Any = Connection(url)
         with connection, connection.SimpleQueue("queue") as queue:
             queue.put("message")
             assert queue.get(timeout=5).payload == "message"
