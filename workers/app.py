@@ -95,6 +95,8 @@ def _configure(settings: Settings, servers: dict[str, Any]) -> None:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A master that was made a replica refuses; its worker must look for the new one, and not end.
+        broker_channel_error_retry=True,
         broker_heartbeat=0,
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2},
         task_ignore_result=True,

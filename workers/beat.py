@@ -8,11 +8,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from celery.beat import ScheduleEntry, Scheduler, Service
+from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.schedules import schedstate, schedule
 
 from workers import alive
 from workers.app import app, ringing, runtime
+from workers.logs import log
+from workers.metrics import REDIS_ERRORS
 from workers.settings import Settings
 
 _EXPIRES = 30
@@ -42,7 +44,13 @@ class Ticks(Scheduler):
         queue = str(entry.task).split(".")[1]
         if ringing(runtime().redis, runtime().settings, queue):
             return None
-        return super().apply_async(entry, *args, **kwargs)
+        try:
+            return super().apply_async(entry, *args, **kwargs)
+        except SchedulingError as error:  # Celery would log it with a traceback, each second
+            REDIS_ERRORS.labels("tick").inc()
+            cause = type(error.__context__).__name__
+            log.warning("could not send a tick; the next follows", action="tick_failed", task=entry.task, error=cause)
+            return None
 
 
 def service(settings: Settings) -> Service:

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import billiard
@@ -34,6 +35,9 @@ STOPS_WITHIN = 25.0
 """Seconds that running handlers get after SIGTERM; less than the 30 s after which Kubernetes kills."""
 DEAF_AFTER = 20.0
 """Seconds without a message, idle, while messages wait, after which the worker starts anew."""
+_ASKS_AGAIN = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 5.0}
+_REFUSED_PAUSE = 1.0
+"""Seconds between attempts to reach Redis: where it does not answer, ever longer; where it refuses to be written to."""
 _TURNS_EVERY, _STUCK_AFTER = 2.0, 30.0
 """Seconds: how often the loop of the consumer says that it turns, and after which silence it is taken for stuck."""
 _turned_at: list[float] = [time.monotonic()]
@@ -43,13 +47,23 @@ _TENTHS_FOR_A_RESULT = 20
 
 
 class Consumer(consumer.Consumer):
-    """Celery's consumer, which reconnects also when the broken connection cannot be closed, and says that it turns."""
+    """Celery's consumer, which reconnects soon, even if it cannot close what broke, and says that it turns."""
 
     def on_ready(self) -> None:
         super().on_ready()
         hub = getattr(self, "hub", None)
         if hub is not None:
             hub.call_repeatedly(_TURNS_EVERY, _turned)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        # Celery asks after 2, 4, 6 and at last every 30 s; a new master is there after a few.
+        conn.ensure_connection = partial(conn.ensure_connection, **_ASKS_AGAIN)
+        return super().ensure_connected(conn)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        super().on_connection_error_before_connected(exc)
+        # A server that takes connections and refuses to write (a replica, for now) would be asked without a pause.
+        time.sleep(_REFUSED_PAUSE)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         try:

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
+from kombu import pools
 from sqlalchemy import Engine, delete, select, update
 from sqlalchemy import event as hooks
 
 from handlers.providers import PROVIDERS
-from workers import claims, database, ids, inbox, planning
+from workers import app, claims, database, ids, inbox, planning
 from workers.app import Runtime
 from workers.delivery import endpoints
 from workers.delivery.egress import Egress
@@ -28,6 +29,7 @@ from workers.delivery.endpoints import EndpointSpec, Rules
 from workers.dispatch import Dispatcher, process
 from workers.inbox import Arrival
 from workers.models import AnyRow, EventRow, HandlerRun, Model, Step
+from workers.settings import Settings
 from workers.vault import open_vault
 
 T = TypeVar("T")
@@ -217,6 +219,16 @@ def change(engine: Engine, table: type[Model], **values: Any) -> None:
     """Write into every row of a table what the product would not."""
     with database.write(engine) as connection:
         connection.execute(update(table).values(**values))
+
+
+def restarted(settings: Settings) -> Runtime:
+    """This process started anew, with no connection left from before."""
+    started = app.start(settings, answer_within=1.0)
+    # Celery keeps its connections by application and, whatever is said of TLS, by address.
+    app.app.close()
+    vars(app.app).pop("amqp", None)
+    pools.reset()
+    return started
 
 
 def rung(runtime: Runtime, queue: str) -> list[tuple[str, list[str]]]:

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 import workers
 from tests.services import free_port
-from tests.workers.given import fill_queue, rung
+from tests.workers.given import fill_queue, restarted, rung
 from workers import app, embedded
 from workers.app import CHUNK, DELIVER, GENERATE, PROCESS, QUEUES, Runtime, ring, ringing
 from workers.delivery.flight import courier_of
@@ -22,14 +22,6 @@ from workers.schedule.generator import LEASE
 from workers.settings import Settings
 
 SOURCES = sorted(Path(workers.__file__).parent.rglob("*.py"))
-
-
-def restarted(settings: Settings) -> Runtime:
-    """This process started anew, with no connection left from before."""
-    started = app.start(settings, answer_within=1.0)
-    app.app.close()
-    vars(app.app).pop("amqp", None)
-    return started
 
 
 def failures() -> float:
