@@ -6,6 +6,7 @@ With sentinels both ask for the master whenever they connect; one that answers "
 from __future__ import annotations
 
 import ssl
+from copy import copy
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -22,6 +23,17 @@ _A_SENTINEL_ANSWERS_WITHIN = 2.0
 """Seconds. One that is gone must not hold up the question to the next."""
 
 
+class Sentinels(Sentinel):
+    """The client's; it moves who answered to the front of its list, and two threads at once would lose one from it."""
+
+    def discover_master(self, service_name: str) -> Any:
+        asked = copy(self)
+        asked.sentinels = list(self.sentinels)
+        found = super(Sentinels, asked).discover_master(service_name)  # type: ignore[no-untyped-call]
+        self.sentinels = asked.sentinels
+        return found
+
+
 def client(servers: Servers, answer_within: float) -> Redis:
     """A client of the server that takes writes. `answer_within` (seconds) bounds every wait for an answer."""
     options: dict[str, Any] = {
@@ -36,7 +48,7 @@ def client(servers: Servers, answer_within: float) -> Redis:
         return Redis(unix_socket_path=servers.socket, **options)
     options |= {"socket_connect_timeout": answer_within, **_tls(servers)}
     if servers.name:
-        sentinels: Any = Sentinel(servers.hosts, sentinel_kwargs=_sentinels(servers, answer_within))  # type: ignore[no-untyped-call]
+        sentinels: Any = Sentinels(servers.hosts, sentinel_kwargs=_sentinels(servers, answer_within))  # type: ignore[no-untyped-call]
         return cast("Redis", sentinels.master_for(servers.name, **options))
     ((host, port),) = servers.hosts
     return Redis(host=host, port=port, **options)

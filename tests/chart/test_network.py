@@ -152,6 +152,14 @@ def test_servers_are_reached_by_those_who_need_them(helm: Helm) -> None:
         assert not reaches(policy, "10.0.5.11", 5432)
 
 
+def test_redis_is_reached_with_its_sentinels(helm: Helm) -> None:
+    for component, policy in policies(helm, "sentinels").items():
+        for app, port in (("valkey", 6379), ("valkey-sentinel", 26379)):
+            rules = [rule for rule in policy["spec"]["egress"] if _has(rule.get("ports"), port, "TCP")]
+            reached = [peer.get("podSelector", {}).get("matchLabels") for rule in rules for peer in rule["to"]]
+            assert ({"app": app} in reached) == (component != "migration")
+
+
 def test_handlers_reach_public_addresses_and_what_values_name(helm: Helm) -> None:
     policy = policies(helm, "production")["events"]
 

@@ -12,11 +12,14 @@ from tests.chart import schema
 from tests.chart.helm import Helm, Object
 from tests.chart.objects import SETS, Pod, pod, pods
 from workers import settings
+from workers.redis_url import parse
 from workers.settings import Settings, Source
 
 SECRETS = {
     "database-url": "postgresql://billhook:s3cret@db.internal/billhook?sslmode=verify-full&sslrootcert=/etc/tls/ca.crt",
     "redis-url": "rediss://:s3cret@redis.internal:6380/0",
+    "redis-sentinels-url": "rediss+sentinel://:s3cret@sentinels.data:26379/billing-cache"
+    "?sentinel_password=an0ther&ssl_ca_certs=/etc/redis-tls/ca.crt",
     "encryption-keys": "nZ2VzT0m3Sl7H5m3kq7sVQ8n3mQ0o8r1m6Xo3yq5b3E=",
     "egress-proxy": "http://proxy.internal:4750",
     "source-secret": "the secret of the trial",
@@ -92,6 +95,19 @@ def test_secrets_are_read_from_where_they_are_mounted(helm: Helm, running: Runni
     assert [secret.get_secret_value() for secret in shop.secrets] == ["text of shop-secrets"]
     assert shop.api_key is not None
     assert shop.api_key.get_secret_value() == "text of shop-api-key"
+
+
+def test_the_url_of_redis_may_be_that_of_its_sentinels(helm: Helm, running: Running) -> None:
+    for component in ("receiver", "events", "beat"):
+        found = pod(helm.render("sentinels"), component)
+
+        redis_url = running.settings(found).redis_url
+
+        assert redis_url is not None
+        servers = parse(redis_url.get_secret_value())
+        assert (servers.hosts, servers.name) == ((("sentinels.data", 26379),), "billing-cache")
+        authority = Path(str((servers.tls or {})["ssl_ca_certs"]))
+        assert str(authority.parent) in {mount["mountPath"] for mount in found.container["volumeMounts"]}
 
 
 def test_a_source_has_the_options_that_values_give(helm: Helm, running: Running) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,8 +19,9 @@ from tests.redis_servers import NAME, PASSWORD, SENTINEL_PASSWORD, Watched, door
 from tests.services import private_redis
 from tests.workers.delivery.authority import LOOPBACK, Authority
 from tests.workers.given import restarted, rung
-from workers import app, embedded
+from workers import app, broker, embedded
 from workers.app import PROCESS, Runtime, ring
+from workers.redis_url import parse
 from workers.settings import Settings, SettingsError
 
 SECRETS = f":{quote(PASSWORD, safe='')}@"
@@ -187,6 +191,23 @@ def test_the_first_sentinel_may_be_gone(redis: Watched, tmp_path: Path) -> None:
     hosts = f"127.0.0.1:1,{redis.hosts}"
 
     assert works(tmp_path, f"redis+sentinel://{SECRETS}{hosts}/{NAME}?{OF_SENTINELS}")
+
+
+def test_threads_that_ask_at_once_lose_no_sentinel(redis: Watched) -> None:
+    # Given two sentinels, of which the first is gone and the second takes its time
+    url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{redis.sentinels[0]}/{NAME}?{OF_SENTINELS}"
+    sentinels: Any = getattr(broker.client(parse(url), 5.0).connection_pool, "sentinel_manager")  # noqa: B009 - untyped
+    gone, there = sentinels.sentinels
+    both, answer = threading.Barrier(2), there.sentinel_masters
+    there.sentinel_masters = lambda: (both.wait(10), answer())[1]
+
+    # When two threads ask for the master at once
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(sentinels.discover_master, [NAME, NAME]))
+
+    # Then both are known still, and who answered is asked first
+    assert found == [("127.0.0.1", redis.master())] * 2
+    assert sentinels.sentinels == [there, gone]
 
 
 def test_tls_is_for_the_sentinels_and_for_the_servers(files: Files, tmp_path: Path) -> None:

@@ -19,12 +19,15 @@ SECRETS = {
     "vault": "nZ2VzT0m3Sl7H5m3kq7sVQ8n3mQ0o8r1m6Xo3yq5b3E=",
     "database": "s3cret/of postgres",
     "redis": "s3cret-of-redis",
+    "sentinels": "s3cret+of-sentinels",
+    "key of TLS": "s3cret/of-tls",
 }
 CONFIGURED = {
     "sources": {"shop": {"provider": "hisab", "secrets": SECRETS["signing"], "api_key": SECRETS["escaped"]}},
     "encryption_keys": SECRETS["vault"],
     "database_url": "postgresql://bill:s3cret%2Fof%20postgres@db/billhook",
-    "redis_url": "redis://:s3cret-of-redis@cache/0",
+    "redis_url": "rediss+sentinel://:s3cret-of-redis@[fd00::1],[fd00::2]/cache"
+    "?sentinel_password=s3cret+of-sentinels&ssl_certfile=/tls.pem&ssl_password=s3cret%2Fof-tls",
 }
 LOGS = """
 import json, logging, sys
