@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from celery.beat import Scheduler
 from celery.schedules import schedule
+from structlog.testing import capture_logs
 
-from tests.services import free_port
-from tests.workers.given import fill_queue, rung
+from tests.services import free_port, private_redis
+from tests.workers.given import fill_queue, restarted, rung
 from workers import app, beat
 from workers.app import QUEUES, Runtime
 from workers.settings import Settings
@@ -99,6 +100,22 @@ def test_without_redis_ticks_are_left_out(tmp_path: Path) -> None:
         for entry in scheduler.schedule.values():
             assert scheduler.apply_async(entry) is None
     finally:
+        app.app.conf.beat_schedule = {}
+        started.redis.close()
+        started.engine.dispose()
+
+
+def test_a_tick_that_redis_refuses_is_one_line_in_the_log(tmp_path: Path) -> None:
+    with private_redis() as (_, url):
+        started = restarted(Settings(state_dir=tmp_path / "state", redis_url=url))
+        scheduler = beat.service(started.settings).get_scheduler()
+        started.redis.replicaof("127.0.0.1", "1")
+
+        with capture_logs() as lines:
+            send_all(scheduler)
+
+        assert {(line["action"], line["log_level"]) for line in lines} == {("tick_failed", "warning")}
+        assert {line["task"] for line in lines} == {*SWEEPS, PRUNE, AUDIT}
         app.app.conf.beat_schedule = {}
         started.redis.close()
         started.engine.dispose()
