@@ -78,9 +78,7 @@ class Balance:
 
 def audit(engine: Engine, clock: Clock = utcnow) -> Balance:
     """Count, and look for rows that break a rule. One snapshot; changes nothing."""
-    with database.read(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with database.read(engine, snapshot=True) as connection:
         counted = connection.execute(select(EventRow.status, func.count()).group_by(EventRow.status))
         counts: dict[str, int] = {status: count for status, count in counted}  # noqa: C416 - a Row is no pair to dict
         faults = []

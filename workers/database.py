@@ -148,12 +148,18 @@ def together(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def read(engine: Engine) -> Iterator[Connection]:
-    """A connection for reading; on SQLite it waits for no writer."""
+def read(engine: Engine, *, snapshot: bool = False) -> Iterator[Connection]:
+    """A connection for reading; on SQLite it waits for no writer.
+
+    With `snapshot` all that is read is of one moment, as it is on SQLite in any case; within `together` it is of that
+    transaction, which has begun already.
+    """
     if (joined := _joined.get()) is not None:
         yield joined
         return
     with engine.connect().execution_options(billhook_reads=True) as connection:
+        if snapshot and connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         yield connection
 
 

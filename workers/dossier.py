@@ -27,9 +27,7 @@ class Dossier:
 
 def dossier(engine: Engine, event_id: str) -> Dossier | None:
     """All there is about an event, in one snapshot; None where there is no such event."""
-    with database.read(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with database.read(engine, snapshot=True) as connection:
         event = connection.execute(select(*EventRow.__table__.columns).where(EventRow.id == event_id)).first()
         if event is None:
             return None
