@@ -153,6 +153,7 @@ def run(options: argparse.Namespace, folder: Path, found: Services) -> None:
         receiver, pids = stack.enter_context(running(folder, found, subscribers))
         watch, count = Watch(found.database_url, pids), 0
         connection = stack.enter_context(psycopg.connect(found.database_url, autocommit=True))
+        used = _server_cpu(connection)
         with watch.going():
             for _ in range(options.parts):
                 count += receiver.load(options.events // options.parts, 300.0, CONNECTIONS).answered
@@ -160,9 +161,24 @@ def run(options: argparse.Namespace, folder: Path, found: Services) -> None:
                 connection.execute("VACUUM ANALYZE")
         _print_disk(connection, count)
         _print_redis(found)
+        each = (_server_cpu(connection) - used) / count * 1e6
+        print(f"PostgreSQL: {each:,.0f} µs of CPU for an event, and for whatever else it did meanwhile")
     print("\nat most          connections    MiB")
     for name in pids:
         print(f"{name:16}{watch.connections[name]:>12}{watch.memory[name]:>7.0f}")
+
+
+def _server_cpu(connection: psycopg.Connection[Any]) -> float:
+    """Seconds of CPU that a PostgreSQL of this machine has used, with the processes that it has had; else 0."""
+    status = Path(f"/proc/{connection.info.backend_pid}/stat")
+    if not status.exists() or "(postgres" not in (told := status.read_text()):
+        return 0.0
+    seconds = 0.0
+    for pid in family(int(told.rpartition(") ")[2].split()[1])):
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            seconds += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def _delivered(connection: psycopg.Connection[Any]) -> int:
