@@ -2,7 +2,8 @@
 
 What an endpoint has is rewritten in one transaction, under the lock that a rotation or an update of it takes too, so
 that neither undoes the other. A batch is rewritten or untouched, and readable either way while both keys are set:
-whoever died in between is followed by the next call, which finds the rest.
+whoever died in between is followed by the next call, which finds the rest. The answers of `workers.idempotency`, which
+are encrypted too, are gone within a day by themselves.
 """
 
 from __future__ import annotations

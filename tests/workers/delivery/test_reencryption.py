@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from sqlalchemy import LargeBinary
 
 from tests.workers.delivery.certificates import certificate, key_of, pem
 from tests.workers.given import NOW, only, rows
@@ -18,7 +19,7 @@ from workers.delivery import endpoints, headers, keys
 from workers.delivery.egress import Egress
 from workers.delivery.endpoints import EndpointSpec, Rules
 from workers.delivery.reencryption import Found, Rewritten, outdated, reencrypt
-from workers.models import AuditEntry, Endpoint, EndpointKey
+from workers.models import AuditEntry, Endpoint, EndpointKey, Model
 from workers.settings import Settings
 from workers.vault import VaultError, decrypt, open_vault
 
@@ -38,6 +39,25 @@ def add(runtime: Runtime, settings: Settings, **fields: Any) -> str:
 
 def again(runtime: Runtime, settings: Settings) -> Rewritten:
     return reencrypt(runtime.engine, settings, actor="ada@host", now=NOW)
+
+
+def test_of_every_column_of_bytes_it_is_known_whether_it_is_encrypted() -> None:
+    found = {
+        str(column)
+        for table in Model.metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, LargeBinary)
+    }
+
+    assert found == ENCRYPTED | PLAIN | GONE_WITHIN_A_DAY
+
+
+ENCRYPTED = {"endpoints.headers", "endpoints.client_certificate", "endpoint_keys.secret"}
+GONE_WITHIN_A_DAY = {"idempotency_keys.answer"}
+PLAIN = {
+    *("events.body", "events.body_hash", "messages.body", "steps.value", "attempts.response"),
+    *("api_keys.digest", "idempotency_keys.request"),
+}
 
 
 def noted(runtime: Runtime) -> list[tuple[str, Any]]:
