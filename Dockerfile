@@ -1,5 +1,5 @@
 # One image for every command: serve (the default), work, beat, migrate, and all that `billhook --help` lists.
-# docs/operations.md says how to build it from a base named by digest, and how to run it.
+# docs/deployment.md says how to build it from a base named by digest, and how to run it.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder

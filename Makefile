@@ -20,7 +20,7 @@ help:
 	@echo "make check     run the linters, the type checker and the import rules"
 	@echo "make format    format the code"
 	@echo "make lock      write the locks anew from pyproject.toml"
-	@echo "make image     build the container image; docs/operations.md says how to name its base by digest"
+	@echo "make image     build the container image; docs/deployment.md says how to name its base by digest"
 
 demo: $(VENV)/ready
 	@$(BIN)/billhook demo

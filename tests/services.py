@@ -37,6 +37,13 @@ def postgres() -> Iterator[str]:
     if _connects(standard):
         yield standard
         return
+    with private_postgres() as (url, _):
+        yield url
+
+
+@contextmanager
+def private_postgres() -> Iterator[tuple[str, Path]]:
+    """A PostgreSQL server of the block's own: its URL, and the folder with its programs, such as `pg_dump`."""
     with tempfile.TemporaryDirectory(prefix="billhook-pg-") as folder:
         yield from _private_postgres(Path(folder))
 
@@ -49,7 +56,7 @@ def _connects(url: str) -> bool:
     return True
 
 
-def _private_postgres(folder: Path) -> Iterator[str]:
+def _private_postgres(folder: Path) -> Iterator[tuple[str, Path]]:
     binaries = _binaries(folder)
     data, port = folder / "data", free_port()
     # The server refuses to run as root, which containers like to be.
@@ -69,7 +76,7 @@ def _private_postgres(folder: Path) -> Iterator[str]:
     options = f"-p {port} -h 127.0.0.1 -k ''"
     run(binaries / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
     try:
-        yield f"postgresql://postgres@127.0.0.1:{port}"
+        yield f"postgresql://postgres@127.0.0.1:{port}", binaries
     finally:
         run(binaries / "pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
 

@@ -25,6 +25,15 @@ class VaultError(BillhookError):
 
 def open_vault(settings: Settings) -> MultiFernet:
     """What encrypts and decrypts secrets. Raises VaultError where there is no key, or it is none."""
+    return MultiFernet(_keys(settings))
+
+
+def first_key(settings: Settings) -> Fernet:
+    """The key that encrypts. Raises VaultError as `open_vault` does."""
+    return _keys(settings)[0]
+
+
+def _keys(settings: Settings) -> list[Fernet]:
     keys = [secret.get_secret_value() for secret in settings.encryption_keys]
     if not keys and settings.embedded_database:
         keys = [_own_key(settings.state_dir / "encryption.key")]
@@ -34,7 +43,7 @@ def open_vault(settings: Settings) -> MultiFernet:
             'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
         )
     try:
-        return MultiFernet([Fernet(key) for key in keys])
+        return [Fernet(key) for key in keys]
     except ValueError:
         raise VaultError(f"{_VARIABLE}: a key is 32 bytes in URL-safe base64") from None
 
