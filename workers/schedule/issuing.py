@@ -79,9 +79,10 @@ def _begin(
 
 def _late(generator: Generator, row: AnyRow, schedule: AnyRow) -> bool:
     """Whether it should have been begun long ago: then a database that was set back may have forgotten that it was."""
-    # Somebody who added it, changed it or resumed it a moment ago is the reason that it is late.
-    known = (rhythm.start_of_day(row.due_on, schedule.timezone), schedule.created_at, schedule.updated_at)
-    return generator.clock() - max(moment for moment in known if moment is not None) > LATE
+    # Only who added it a moment ago is a reason for being late that leaves nothing to forget: a pause may be of a time
+    # before the backup that is restored now.
+    known = (rhythm.start_of_day(row.due_on, schedule.timezone), schedule.created_at)
+    return generator.clock() - max(known) > LATE
 
 
 def _made(generator: Generator, found: Billing, invoicing: Invoicing, row: AnyRow, draft: Draft) -> Invoice | None:

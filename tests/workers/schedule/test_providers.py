@@ -29,7 +29,7 @@ from workers.schedule.generate import generate, work_off
 from workers.schedule.generator import LEASE, Generator
 from workers.schedule.schedules import add
 from workers.schedule.tick import tick
-from workers.schedule.verbs import retry, update_schedule
+from workers.schedule.verbs import pause, resume, retry, update_schedule
 from workers.settings import Settings, Source
 
 BEGINNING = datetime(2026, 6, 5, 14, 0, tzinfo=UTC)
@@ -189,6 +189,24 @@ def test_hibr_is_searched_once_it_has_forgotten_its_keys(hibr: Scene) -> None:
 
     assert hibr.network.calls[1] == "GET invoices"
     assert len(hibr_invoices(hibr)) == 1
+
+
+def test_what_a_restored_database_forgot_is_found_after_a_pause_too(hibr: Scene) -> None:
+    schedule = hibr.scheduled()
+    occurrence = hibr.due()
+    hibr.live(occurrence, None)
+    engine = hibr.generator.engine
+    # As in a backup of the moment after it was planned; whoever restores it pauses what is in doubt.
+    forgotten = {"status": "waiting", "step": "planned", "intended_at": None, "invoice_id": None, "draft": None}
+    change(engine, Occurrence, **forgotten, attempts=0, starts=0, ended_at=None, next_attempt_at=hibr.clock())
+    hibr.clock.turn(25 * 3600)  # longer than HIBR remembers its idempotency keys
+    pause(engine, schedule, actor=ACTOR, now=hibr.clock())
+    resume(engine, schedule, actor=ACTOR, now=hibr.clock())
+
+    hibr.live(occurrence, None)
+
+    assert len(hibr_invoices(hibr)) == 1
+    assert [row.status for row in rows(engine, Occurrence)] == ["generated"]
 
 
 def test_a_change_of_the_schedule_does_not_change_what_was_asked_of_hibr(hibr: Scene) -> None:
