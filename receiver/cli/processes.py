@@ -175,7 +175,12 @@ def migrate() -> None:
     configured = settings.load()
     logs.configure(configured)
     before, after = database.migrate(database.connect(configured))
-    print(f"the schema is at {after}" if before == after else f"migrated the schema: {before or 'none'} -> {after}")
+    if before != after:
+        print(f"migrated the schema: {before or 'none'} -> {after}")
+    elif after == database.SCHEMA:
+        print(f"the schema is at {after}")
+    else:
+        print(f"the schema is at {after}, newer than this version's {database.SCHEMA}: nothing to do")
 
 
 def _start(answer_within: float = 10.0) -> Any:
