@@ -78,7 +78,7 @@ class EventRow(Model):
 
 
 _OPEN = text("status IN ('waiting', 'running')")
-_OPEN_AND_ORDERED = text("ordered AND status IN ('waiting', 'running')")
+OPEN_AND_ORDERED = text("ordered AND status IN ('waiting', 'running')")
 _RUNNING_AND_ORDERED = text("ordered AND status = 'running'")
 
 
@@ -92,7 +92,7 @@ class HandlerRun(Work, Model):
         # Who handled what of an object, and when it happened.
         partial("ix_handler_runs_lane", "lane", "handler", "occurred_at", where=text("lane IS NOT NULL")),
         # The runs of one object that stand in line, and the law that only one of them runs.
-        partial("ix_handler_runs_line", "lane", "handler", "occurred_at", "event_id", where=_OPEN_AND_ORDERED),
+        partial("ix_handler_runs_line", "lane", "handler", "occurred_at", "event_id", where=OPEN_AND_ORDERED),
         partial("uq_handler_runs_lane", "lane", "handler", where=_RUNNING_AND_ORDERED, unique=True),
         # The places of handlers with a limit, and who waits for one.
         partial("uq_handler_runs_slot", "handler", "slot", where=text("slot IS NOT NULL"), unique=True),

@@ -113,8 +113,10 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
         from prometheus_client import REGISTRY
 
         from workers.gauges import Gauges
+        from workers.noted import Noted
 
         REGISTRY.register(Gauges(runtime.engine))
+        REGISTRY.register(Noted(runtime.redis, runtime.settings))
         _serve_metrics(runtime.settings)
     ticking = service(runtime.settings)
     for number in (signal.SIGINT, signal.SIGTERM):
