@@ -22,6 +22,7 @@ from workers import database
 from workers.leases import Clock, utcnow
 from workers.metrics import DATABASE_ERRORS
 from workers.models import (
+    OPEN,
     OPEN_AND_ORDERED,
     RUNNING,
     WAITING,
@@ -40,8 +41,6 @@ _GOOD_FOR = 5.0
 """Seconds for which a look is good."""
 _FRESH = timedelta(seconds=1)
 """What was received in this time is on its way."""
-_WAITS = literal(WAITING, literal_execute=True)
-"""In the words of the partial indexes of what waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,8 @@ def backlogs(connection: Connection, now: datetime, dates: Sequence[AnyRow]) -> 
 
 def _in_no_line(now: datetime) -> Select[Any]:
     """The runs that wait for nothing but a process."""
-    waits = (HandlerRun.status == _WAITS, HandlerRun.next_attempt_at <= now)
+    # In the words of the partial index, here as below: SQLite takes none for anything else.
+    waits = (HandlerRun.status == literal(WAITING, literal_execute=True), HandlerRun.next_attempt_at <= now)
     return select(HandlerRun.next_attempt_at.label("since")).where(*waits, HandlerRun.ordered.is_(False))
 
 
@@ -112,7 +112,7 @@ def _first_in_line(now: datetime) -> Select[Any]:
     """
     line = (HandlerRun.lane, HandlerRun.handler)
     place = func.row_number().over(partition_by=line, order_by=(HandlerRun.occurred_at, HandlerRun.event_id))
-    # In the words of the partial index, which has them in this order: one walk through what is open, and no sorting.
+    # The partial index has them in this order: one walk through what is open, and no sorting.
     standing = (
         select(*line, HandlerRun.status, HandlerRun.next_attempt_at.label("since"), place.label("place"))
         .where(OPEN_AND_ORDERED)
@@ -140,9 +140,8 @@ def due_at_sources(connection: Connection, now: datetime) -> Sequence[AnyRow]:
         earlier.due_on < Occurrence.due_on,
         earlier.status.in_((WAITING, RUNNING)),
     )
-    planned = select(Occurrence.source, Occurrence.next_attempt_at.label("since")).where(
-        Occurrence.status == _WAITS, Occurrence.next_attempt_at <= now, ~behind
-    )
+    waits = (OPEN, Occurrence.status == WAITING, Occurrence.next_attempt_at <= now)
+    planned = select(Occurrence.source, Occurrence.next_attempt_at.label("since")).where(*waits, ~behind)
     unplanned = select(Schedule.source, Schedule.next_run_at.label("since")).where(Schedule.next_run_at <= now)
     parts = [part.limit(MOST).subquery() for part in (planned, unplanned)]
     both = union_all(*(select(part.c.source, part.c.since) for part in parts)).subquery()

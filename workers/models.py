@@ -77,7 +77,7 @@ class EventRow(Model):
     """When the sweep announces it; NULL once its runs are planned and none of them ends at once."""
 
 
-_OPEN = text("status IN ('waiting', 'running')")
+OPEN = text("status IN ('waiting', 'running')")
 OPEN_AND_ORDERED = text("ordered AND status IN ('waiting', 'running')")
 _RUNNING_AND_ORDERED = text("ordered AND status = 'running'")
 
@@ -225,7 +225,7 @@ class Delivery(Work, Model):
     __table_args__ = (
         UniqueConstraint("message_id", "endpoint_id"),
         # What is due at an endpoint: first attempts beside those that failed before, longest due first.
-        partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=_OPEN),
+        partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=OPEN),
     )
 
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id"))
@@ -333,7 +333,7 @@ class Occurrence(Work, Model):
     __table_args__ = (
         UniqueConstraint("schedule_id", "due_on"),
         # What is due at a source, the oldest first.
-        partial("ix_occurrences_line", "source", "next_attempt_at", where=_OPEN),
+        partial("ix_occurrences_line", "source", "next_attempt_at", where=OPEN),
     )
 
     schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"))
