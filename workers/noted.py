@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from redis import ConnectionPool, Redis, RedisError
+from redis import Redis, RedisError
 
 from workers import audited, budget
+from workers.app import client
 from workers.audited import Audited
 from workers.metrics import REDIS_ERRORS
 from workers.settings import Settings
@@ -24,11 +25,16 @@ _WITHIN = 1.0
 """Seconds that Redis gets to answer: whoever scrapes does not wait for long, and the other metrics are due too."""
 
 
+def of(settings: Settings) -> Noted:
+    """The gauges of what these settings name, with a client of their own."""
+    return Noted(client(settings, answer_within=_WITHIN), settings)
+
+
 class Noted(Collector):
     """Asks Redis when it is scraped."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
-        self._redis, self._settings = _impatient(redis), settings
+        self._redis, self._settings = redis, settings
         self._looked = 0.0
         self._found: list[Metric] = []
         self._audited: Audited | None = None
@@ -85,12 +91,3 @@ class Noted(Collector):
             yield GaugeMetricFamily(
                 "billhook_audit_faults", "Rules that the last audit found broken.", value=self._audited.faults
             )
-
-
-def _impatient(redis: Redis) -> Redis:
-    """The same Redis, which is waited for no longer than a scrape may wait."""
-    pool = redis.connection_pool
-    waits = {"socket_timeout": _WITHIN, "socket_connect_timeout": _WITHIN}
-    return Redis(
-        connection_pool=ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs | waits)
-    )

@@ -112,11 +112,11 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     if metrics and runtime.settings.metrics_listen is not None:
         from prometheus_client import REGISTRY
 
+        from workers import noted
         from workers.gauges import Gauges
-        from workers.noted import Noted
 
         REGISTRY.register(Gauges(runtime.engine))
-        REGISTRY.register(Noted(runtime.redis, runtime.settings))
+        REGISTRY.register(noted.of(runtime.settings))
         _serve_metrics(runtime.settings)
     ticking = service(runtime.settings)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from redis import Redis
 
 from tests.services import free_port
 from tests.workers.given import NOW
-from workers import app, audited, beat, budget
+from workers import app, audited, beat, budget, noted
 from workers.app import Runtime
 from workers.audit import audit_task
 from workers.audited import Audited
@@ -33,9 +34,9 @@ def told(redis: Redis, settings: Settings) -> dict[str, float]:
     return samples(Noted(redis, settings))
 
 
-def samples(noted: Noted) -> dict[str, float]:
+def samples(gauges: Noted) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(noted)
+    registry.register(gauges)
     text = generate_latest(registry).decode()
     return {
         " ".join((sample.name.removeprefix("billhook_"), *sample.labels.values())): sample.value
@@ -80,11 +81,11 @@ def test_each_source_tells_its_limit_and_what_is_left_of_it_and_none_its_key(red
 
 
 def test_a_look_is_good_for_some_seconds(redis: Redis, shops: Settings) -> None:
-    noted = Noted(redis, shops)
-    first = samples(noted)
+    gauges = Noted(redis, shops)
+    first = samples(gauges)
     spend(redis, shops, "shop")
 
-    assert samples(noted) == first
+    assert samples(gauges) == first
 
 
 def test_an_audit_by_the_workers_is_told_of_by_every_beat(runtime: Runtime) -> None:
@@ -111,22 +112,21 @@ def test_where_the_settings_want_no_audit_none_is_told_of(redis: Redis, shops: S
 
 
 @pytest.fixture(params=["gone", "silent"])
-def away(request: pytest.FixtureRequest) -> Iterator[Redis]:
-    """A Redis that refuses connections, or takes them and says nothing."""
+def away(request: pytest.FixtureRequest) -> Iterator[SecretStr]:
+    """The URL of a Redis that refuses connections, or takes them and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = free_port() if request.param == "gone" else deaf.getsockname()[1]
-        with Redis.from_url(f"redis://127.0.0.1:{port}", socket_timeout=30) as nobody:
-            yield nobody
+        yield SecretStr(f"redis://127.0.0.1:{port}")
 
 
 def test_without_redis_no_budget_is_told_it_is_counted_and_nobody_waits_for_long(
-    away: Redis, shops: Settings, monkeypatch: pytest.MonkeyPatch
+    away: SecretStr, shops: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.noted._WITHIN", 0.2)
     failed = REGISTRY.get_sample_value("billhook_redis_errors_total", {"call": "budget"}) or 0
     began = time.monotonic()
 
-    assert told(away, shops) == {}
+    assert samples(noted.of(shops.model_copy(update={"redis_url": away}))) == {}
 
     assert time.monotonic() - began < 5
     assert REGISTRY.get_sample_value("billhook_redis_errors_total", {"call": "budget"}) == failed + 1
@@ -137,11 +137,11 @@ def test_a_fault_that_was_found_stays_known_when_redis_has_lost_it(
 ) -> None:
     monkeypatch.setattr("workers.noted._GOOD_FOR", -1.0)
     audited.note(redis, settings.redis_prefix, Audited(NOW, 2))
-    noted = Noted(redis, settings)
-    first = samples(noted)
+    gauges = Noted(redis, settings)
+    first = samples(gauges)
     redis.delete(f"{settings.redis_prefix}audited")
 
-    assert samples(noted) == first
+    assert samples(gauges) == first
     assert (first["audit_faults"], first["audit_timestamp_seconds"]) == (2, NOW.timestamp())
 
 
