@@ -16,15 +16,18 @@ def livez(_request: Request) -> Response:
 
 
 def readyz(request: Request) -> Response:
-    """Whether deliveries should be sent here. Redis is not asked: without it they are accepted all the same."""
+    """Whether deliveries should be sent here. Redis is not asked: without it they are accepted all the same.
+
+    Over the schema of a newer version they are: while that takes over, the older one goes on receiving.
+    """
     if request.app.state.draining:
         return JSONResponse({"status": "draining"}, 503)
     try:
         revision = database.revision(request.app.state.runtime.engine)
     except SQLAlchemyError:
         return JSONResponse({"status": "unavailable", "database": "does not answer"}, 503)
-    if revision != database.SCHEMA:
-        return JSONResponse({"status": "unavailable", "database": "wrong schema: run `billhook migrate`"}, 503)
+    if not database.fits(revision):
+        return JSONResponse({"status": "unavailable", "database": "schema too old: run `billhook migrate`"}, 503)
     return JSONResponse({"status": "ok"})
 
 

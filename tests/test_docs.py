@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 from prometheus_client.metrics import MetricWrapperBase
 
+from tests.alerts.rules import of_the_beat
 from workers import metrics
 from workers.settings import Settings, Source, shown
 
@@ -69,12 +70,19 @@ def test_every_command_is_told_of_in_the_documents() -> None:
     assert [name for name in command.commands if f"billhook {name}" not in text] == []  # type: ignore[attr-defined]
 
 
-def test_every_metric_is_told_of_in_the_documents() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    declared = [value._name for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+def test_the_table_of_metrics_has_each_with_its_type_its_labels_and_who_serves_it() -> None:
+    row = re.compile(r"^\| `(billhook_\w+)` \| (serve|work|beat|all) \| (\w+) \|([^|]*)\| \S[^|]+ \|$", re.MULTILINE)
+    rows = row.findall((ROOT / "docs" / "metrics.md").read_text())
+    counted = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
 
-    assert len(declared) > 5
-    assert [name for name in declared if f"`{name}" not in text] == []
+    assert len(counted) > 15
+    assert {name: (kind, labels.strip()) for name, process, kind, labels in rows if process != "beat"} == {
+        metric._name + "_total" * (metric._type == "counter"): (metric._type, ", ".join(metric._labelnames))
+        for metric in counted
+    }
+    assert {name: (kind, labels.strip()) for name, process, kind, labels in rows if process == "beat"} == {
+        name: ("gauge", ", ".join(labels)) for name, labels in of_the_beat().items()
+    }
 
 
 def test_every_link_to_a_file_of_ours_leads_somewhere() -> None:

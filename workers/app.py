@@ -62,16 +62,23 @@ def start(settings: Settings, *, answer_within: float = 10.0) -> Runtime:
     `answer_within` (seconds) bounds every wait for Redis. Raises embedded.EmbeddedError, and SettingsError where a file
     that the URL of Redis names cannot be used.
     """
-    if settings.redis_url is None:
-        url = embedded.ensure(settings.state_dir).redis_url
-    else:
-        url = settings.redis_url.get_secret_value()
-    servers = redis_url.parse(url)
+    servers = _servers(settings)
     broker.check(servers)
     _configure(settings, broker.configuration(servers, answer_within))
     runtime = Runtime(settings=settings, engine=database.connect(settings), redis=broker.client(servers, answer_within))
     _runtimes[:] = [runtime]
     return runtime
+
+
+def client(settings: Settings, *, answer_within: float) -> Redis:
+    """A client of Redis beside that of the process, for who waits for an answer less long."""
+    return broker.client(_servers(settings), answer_within)
+
+
+def _servers(settings: Settings) -> redis_url.Servers:
+    if settings.redis_url is None:
+        return redis_url.parse(embedded.ensure(settings.state_dir).redis_url)
+    return redis_url.parse(settings.redis_url.get_secret_value())
 
 
 def runtime() -> Runtime:

@@ -15,11 +15,11 @@ from sqlalchemy import Engine, and_, exists, func, not_, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import ColumnElement
 
-from workers import database
+from workers import audited, database
 from workers.app import app, runtime
+from workers.audited import Audited
 from workers.leases import Clock, utcnow
 from workers.logs import log
-from workers.metrics import AUDIT_FAULTS
 from workers.models import (
     HELD,
     RUNNING,
@@ -252,7 +252,8 @@ def _schedule_rules() -> list[Rule]:
 
 @app.task(name=AUDIT)
 def audit_task() -> None:
-    balance = audit(runtime().engine)
-    AUDIT_FAULTS.set(len(balance.faults))
+    process = runtime()
+    balance = audit(process.engine)
+    audited.note(process.redis, process.settings.redis_prefix, Audited(utcnow(), len(balance.faults)))
     for fault in balance.faults:
         log.error("the audit found a fault", action="audit_fault", rule=fault.rule, ids=list(fault.ids))

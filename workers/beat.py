@@ -5,13 +5,14 @@ What a tick finds due is claimed in the database, so two beats are harmless.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.schedules import schedstate, schedule
+from redis import RedisError
 
-from workers import alive
+from workers import alive, audited
 from workers.app import app, ringing, runtime
 from workers.logs import log
 from workers.metrics import REDIS_ERRORS
@@ -19,6 +20,7 @@ from workers.settings import Settings
 
 _EXPIRES = 30
 """Seconds after which a tick that no worker took is worth nothing: later ones follow."""
+_AUDIT = "billhook.events.audit"
 _PRUNE_INTERVAL = 3600.0
 _RECONCILE_INTERVAL = 60.0
 """Seconds between looks for a source whose time has come to be compared with its provider."""
@@ -62,7 +64,7 @@ def service(settings: Settings) -> Service:
         "billhook.events.prune": _PRUNE_INTERVAL,
     }
     if settings.audit_hours is not None:
-        intervals["billhook.events.audit"] = settings.audit_hours * 3600
+        intervals[_AUDIT] = settings.audit_hours * 3600
     if any(source.reconcile_hours is not None for source in settings.sources.values()):
         intervals["billhook.schedules.reconcile"] = _RECONCILE_INTERVAL
     app.conf.beat_schedule = {
@@ -70,7 +72,20 @@ def service(settings: Settings) -> Service:
             "task": task,
             "schedule": Every(timedelta(seconds=seconds)),
             "options": {"expires": max(_EXPIRES, seconds)},
+            "last_run_at": _last_audit(settings) if task == _AUDIT else None,
         }
         for task, seconds in intervals.items()
     }
     return Service(app, scheduler_cls=Ticks, max_interval=1)
+
+
+def _last_audit(settings: Settings) -> datetime | None:
+    """When the last audit ended: a beat that is often started anew would otherwise never come to the next one.
+
+    Long ago where there was none; None, which is now, where Redis does not say.
+    """
+    try:
+        known = audited.last(runtime().redis, settings.redis_prefix)
+    except RedisError:
+        return None
+    return datetime.fromtimestamp(0, UTC) if known is None else known.at

@@ -42,7 +42,7 @@ from workers.models import RUNNING, Model, Work
 from workers.settings import Settings, SettingsError
 
 SCHEMA = "0006"
-"""The revision this code works with: the newest file in `migrations/versions`."""
+"""The revision this code was written for: the newest file in `migrations/versions`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 _RETRY_CODES = {"40001", "40P01"}  # serialization failure, deadlock
@@ -51,7 +51,7 @@ _joined: ContextVar[Connection | None] = ContextVar("joined", default=None)
 
 
 class SchemaError(BillhookError):
-    """The database's schema is not the one this code works with; the message says which command to run."""
+    """The database's schema is older than this code; the message says which command to run."""
 
 
 def connect(settings: Settings) -> Engine:
@@ -328,10 +328,25 @@ def revision(engine: Engine) -> str | None:
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def migrate(engine: Engine) -> tuple[str | None, str]:
+def fits(found: str | None) -> bool:
+    """Whether this code works with a schema of this revision: its own, or that of a newer version.
+
+    A newer version only adds to what an older one reads and writes, so that both run while one takes over from the
+    other. This code knows every revision up to its own; one that it does not know is of a newer version.
+    """
+    return found == SCHEMA or (found is not None and found not in known())
+
+
+@cache
+def known() -> frozenset[str]:
+    """The revisions up to `SCHEMA`, by the names of their files."""
+    return frozenset(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def migrate(engine: Engine) -> tuple[str | None, str | None]:
     """Bring the schema to `SCHEMA`; two at once are harmless, the second waits. Returns (before, after).
 
-    Raises SchemaError where the database is newer than this code.
+    That of a newer version is left as it is.
     """
     from alembic import command
     from alembic.config import Config
@@ -346,15 +361,16 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
-        except CommandError:
-            raise SchemaError(
-                f"the database is at revision {before}, which this version does not know: run a newer billhook"
-            ) from None
+        except CommandError:  # the revision cannot be found, so it is not one of ours
+            found = revision(engine)
+            if not fits(found):
+                raise
+            return found, found
     return before, SCHEMA
 
 
 def ensure_schema(settings: Settings, engine: Engine) -> None:
-    """Refuse a schema this code does not work with; make the embedded database where there is none yet.
+    """Refuse a schema older than this code; make the embedded database where there is none yet.
 
     Raises SchemaError with the command to run.
     """
@@ -364,6 +380,6 @@ def ensure_schema(settings: Settings, engine: Engine) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             migrate(engine)
         return
-    if found != SCHEMA:
+    if not fits(found):
         state = "has no schema yet" if found is None else f"is at revision {found}, this version needs {SCHEMA}"
         raise SchemaError(f"the database {state}: run `billhook migrate`")

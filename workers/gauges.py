@@ -7,20 +7,33 @@ looks into indexes of what is open; what was looked up is good for some seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection, Engine, Select, func, literal, or_, select
+from sqlalchemy import Connection, Engine, Select, exists, func, literal, or_, select, union_all
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import aliased
 
 from workers import database
 from workers.leases import Clock, utcnow
 from workers.metrics import DATABASE_ERRORS
-from workers.models import WAITING, Delivery, Endpoint, EventRow, HandlerRun, Occurrence, Schedule
+from workers.models import (
+    OPEN,
+    OPEN_AND_ORDERED,
+    RUNNING,
+    WAITING,
+    AnyRow,
+    Delivery,
+    Endpoint,
+    EventRow,
+    HandlerRun,
+    Occurrence,
+    Schedule,
+)
 
 MOST = 100_000
 """Rows that are counted at most: beyond that the number says nothing new."""
@@ -63,13 +76,10 @@ class Gauges(Collector):
         yield from self._found
 
 
-def backlogs(connection: Connection, now: datetime) -> list[Backlog]:
-    """What is due and not taken, by queue."""
+def backlogs(connection: Connection, now: datetime, dates: Sequence[AnyRow]) -> list[Backlog]:
+    """What is due and not taken, by queue, without what merely waits its turn. `dates`: those of `due_at_sources`."""
     unplanned = select(EventRow.received_at.label("since")).where(
         EventRow.ring_at.is_not(None), EventRow.received_at <= now - _FRESH
-    )
-    runs = select(HandlerRun.next_attempt_at.label("since")).where(
-        HandlerRun.status == WAITING, HandlerRun.next_attempt_at <= now
     )
     reachable = or_(Endpoint.held_until.is_(None), Endpoint.held_until <= now)
     deliveries = (
@@ -77,15 +87,66 @@ def backlogs(connection: Connection, now: datetime) -> list[Backlog]:
         .join(Endpoint, Endpoint.id == Delivery.endpoint_id)
         .where(Delivery.status == WAITING, Delivery.next_attempt_at <= now, Endpoint.status == "enabled", reachable)
     )
-    occurrences = select(Occurrence.next_attempt_at.label("since")).where(
-        Occurrence.status == WAITING, Occurrence.next_attempt_at <= now
-    )
-    due = select(Schedule.next_run_at.label("since")).where(Schedule.next_run_at <= now)
     return [
-        _backlog(connection, "events", now, unplanned, runs),
+        _backlog(connection, "events", now, unplanned, _in_no_line(now), _first_in_line(now)),
         _backlog(connection, "deliveries", now, deliveries),
-        _backlog(connection, "schedules", now, occurrences, due),
+        Backlog(
+            "schedules",
+            min(sum(one.waiting for one in dates), MOST),
+            (now - min((one.since for one in dates), default=now)).total_seconds(),
+        ),
     ]
+
+
+def _in_no_line(now: datetime) -> Select[Any]:
+    """The runs that wait for nothing but a process."""
+    # In the words of the partial index, here as below: SQLite takes none for anything else.
+    waits = (HandlerRun.status == literal(WAITING, literal_execute=True), HandlerRun.next_attempt_at <= now)
+    return select(HandlerRun.next_attempt_at.label("since")).where(*waits, HandlerRun.ordered.is_(False))
+
+
+def _first_in_line(now: datetime) -> Select[Any]:
+    """The ordered runs that may be taken: first in their line, where no other of it runs.
+
+    Those behind it are not late. They wait for the first, which is due later where it failed and is to be tried again.
+    """
+    line = (HandlerRun.lane, HandlerRun.handler)
+    place = func.row_number().over(partition_by=line, order_by=(HandlerRun.occurred_at, HandlerRun.event_id))
+    # The partial index has them in this order: one walk through what is open, and no sorting.
+    standing = (
+        select(*line, HandlerRun.status, HandlerRun.next_attempt_at.label("since"), place.label("place"))
+        .where(OPEN_AND_ORDERED)
+        .subquery()
+    )
+    at_work = aliased(HandlerRun)
+    runs = exists().where(
+        at_work.lane == standing.c.lane,
+        at_work.handler == standing.c.handler,
+        at_work.ordered,
+        at_work.status == literal(RUNNING, literal_execute=True),
+    )
+    waits = (standing.c.place == 1, standing.c.status == WAITING, standing.c.since <= now)
+    return select(standing.c.since).where(*waits, ~runs)
+
+
+def due_at_sources(connection: Connection, now: datetime) -> Sequence[AnyRow]:
+    """Due dates that are not taken, by source: `source`, `waiting` of them, and `since` when the oldest is due.
+
+    Of a schedule only the oldest counts, because the next invoice is not made before it.
+    """
+    earlier = aliased(Occurrence)
+    behind = exists().where(
+        earlier.schedule_id == Occurrence.schedule_id,
+        earlier.due_on < Occurrence.due_on,
+        earlier.status.in_((WAITING, RUNNING)),
+    )
+    waits = (OPEN, Occurrence.status == WAITING, Occurrence.next_attempt_at <= now)
+    planned = select(Occurrence.source, Occurrence.next_attempt_at.label("since")).where(*waits, ~behind)
+    unplanned = select(Schedule.source, Schedule.next_run_at.label("since")).where(Schedule.next_run_at <= now)
+    parts = [part.limit(MOST).subquery() for part in (planned, unplanned)]
+    both = union_all(*(select(part.c.source, part.c.since) for part in parts)).subquery()
+    counted = select(both.c.source, func.count().label("waiting"), func.min(both.c.since).label("since"))
+    return connection.execute(counted.group_by(both.c.source).order_by(both.c.source)).all()
 
 
 def _backlog(connection: Connection, queue: str, now: datetime, *parts: Select[Any]) -> Backlog:
@@ -103,11 +164,16 @@ def _metrics(connection: Connection, now: datetime) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "billhook_oldest_waiting_seconds", "For how long the oldest of it has been due.", labels=["queue"]
     )
-    for backlog in backlogs(connection, now):
+    dates = due_at_sources(connection, now)
+    for backlog in backlogs(connection, now, dates):
         waiting.add_metric([backlog.queue], backlog.waiting)
         oldest.add_metric([backlog.queue], backlog.oldest)
     yield waiting
     yield oldest
+    due = GaugeMetricFamily("billhook_occurrences_due", "Due dates that are due and not taken.", labels=["source"])
+    for row in dates:
+        due.add_metric([row.source], row.waiting)
+    yield due
     yield _endpoints(connection, now)
     dead = select(literal(1)).where(EventRow.status == "dead", EventRow.acknowledged_at.is_(None)).limit(MOST)
     count = connection.execute(select(func.count()).select_from(dead.subquery())).scalar_one()

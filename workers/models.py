@@ -77,8 +77,8 @@ class EventRow(Model):
     """When the sweep announces it; NULL once its runs are planned and none of them ends at once."""
 
 
-_OPEN = text("status IN ('waiting', 'running')")
-_OPEN_AND_ORDERED = text("ordered AND status IN ('waiting', 'running')")
+OPEN = text("status IN ('waiting', 'running')")
+OPEN_AND_ORDERED = text("ordered AND status IN ('waiting', 'running')")
 _RUNNING_AND_ORDERED = text("ordered AND status = 'running'")
 
 
@@ -92,7 +92,7 @@ class HandlerRun(Work, Model):
         # Who handled what of an object, and when it happened.
         partial("ix_handler_runs_lane", "lane", "handler", "occurred_at", where=text("lane IS NOT NULL")),
         # The runs of one object that stand in line, and the law that only one of them runs.
-        partial("ix_handler_runs_line", "lane", "handler", "occurred_at", "event_id", where=_OPEN_AND_ORDERED),
+        partial("ix_handler_runs_line", "lane", "handler", "occurred_at", "event_id", where=OPEN_AND_ORDERED),
         partial("uq_handler_runs_lane", "lane", "handler", where=_RUNNING_AND_ORDERED, unique=True),
         # The places of handlers with a limit, and who waits for one.
         partial("uq_handler_runs_slot", "handler", "slot", where=text("slot IS NOT NULL"), unique=True),
@@ -225,7 +225,7 @@ class Delivery(Work, Model):
     __table_args__ = (
         UniqueConstraint("message_id", "endpoint_id"),
         # What is due at an endpoint: first attempts beside those that failed before, longest due first.
-        partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=_OPEN),
+        partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=OPEN),
     )
 
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id"))
@@ -333,7 +333,7 @@ class Occurrence(Work, Model):
     __table_args__ = (
         UniqueConstraint("schedule_id", "due_on"),
         # What is due at a source, the oldest first.
-        partial("ix_occurrences_line", "source", "next_attempt_at", where=_OPEN),
+        partial("ix_occurrences_line", "source", "next_attempt_at", where=OPEN),
     )
 
     schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"))

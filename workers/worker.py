@@ -1,8 +1,9 @@
-"""The Celery worker of `billhook work`: it stops soon, and it does not stay deaf.
+"""The Celery worker of `billhook work`: it stops soon, it does not stay deaf, and it counts the processes it loses.
 
-Two things Celery leaves to us. Its shutdown either waits for whole tasks or for a fixed time; ours asks the processes
-to hand back what they have not begun. And a connection to Redis that breaks under load can end or deafen its
-consumer (seen with 5.7: closing the broken connection fails in turn); then this process starts itself anew.
+Three things Celery leaves to us. Its shutdown either waits for whole tasks or for a fixed time; ours asks the processes
+to hand back what they have not begun. A connection to Redis that breaks under load can end or deafen its consumer (seen
+with 5.7: closing the broken connection fails in turn); then this process starts itself anew. And of a process of the
+pool that died it says so in its log alone, before it starts another one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import billiard
 from billiard import pool
 from celery import signals
 from celery.apps import worker as celery_worker
+from celery.concurrency import asynpool, prefork
 from celery.exceptions import SecurityWarning
 from celery.worker import consumer, state
 from redis import Redis, RedisError
@@ -30,6 +32,7 @@ from redis import Redis, RedisError
 from workers import alive
 from workers.app import STOPPING, Runtime, app
 from workers.logs import log
+from workers.metrics import PROCESSES_LOST
 
 STOPS_WITHIN = 25.0
 """Seconds that running handlers get after SIGTERM; less than the 30 s after which Kubernetes kills."""
@@ -76,6 +79,43 @@ class Consumer(consumer.Consumer):
             )
 
 
+class Processes(asynpool.AsynPool):
+    """Celery's processes, which are counted when they are gone."""
+
+    def _join_exited_workers(self, shutdown: bool = False) -> list[int]:
+        codes: list[int] = super()._join_exited_workers(shutdown)  # type: ignore[misc]
+        if not shutdown and not STOPPING[0]:
+            for code in codes:
+                _lost(code)
+        return codes
+
+
+class Pool(prefork.TaskPool):
+    """Celery's pool of those."""
+
+    Pool = Processes
+
+
+def _lost(code: int) -> None:
+    reason = why_lost(code)
+    PROCESSES_LOST.labels(reason).inc()
+    level = "info" if reason == "memory" else "error"
+    getattr(log, level)("a process of the pool is gone", action="process_lost", reason=reason, status=code)
+
+
+def why_lost(code: int) -> str:
+    """Why a process of the pool is gone, by its exit status.
+
+    `memory`: it ended after its task, since it had come to hold more than it may. `killed`: by SIGKILL, as the kernel
+    does where memory is short. `crashed`: by another signal. `exited`: by itself, as when a handler would not end.
+    """
+    if code == pool.EX_RECYCLE:
+        return "memory"
+    if code == -signal.SIGKILL:
+        return "killed"
+    return "crashed" if code < 0 else "exited"
+
+
 def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) -> int:
     """Work until told to stop; the exit status. Does not return when the worker has to start anew.
 
@@ -94,7 +134,7 @@ def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) ->
     worker = app.Worker(
         hostname=f"billhook-{os.getpid()}@{socket.gethostname()}",
         queues=list(queues),
-        pool="prefork",
+        pool=Pool,
         loglevel="WARNING",
         quiet=True,
         without_gossip=True,

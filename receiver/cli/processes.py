@@ -112,9 +112,11 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     if metrics and runtime.settings.metrics_listen is not None:
         from prometheus_client import REGISTRY
 
+        from workers import noted
         from workers.gauges import Gauges
 
         REGISTRY.register(Gauges(runtime.engine))
+        REGISTRY.register(noted.of(runtime.settings))
         _serve_metrics(runtime.settings)
     ticking = service(runtime.settings)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -175,7 +177,12 @@ def migrate() -> None:
     configured = settings.load()
     logs.configure(configured)
     before, after = database.migrate(database.connect(configured))
-    print(f"the schema is at {after}" if before == after else f"migrated the schema: {before or 'none'} -> {after}")
+    if before != after:
+        print(f"migrated the schema: {before or 'none'} -> {after}")
+    elif after == database.SCHEMA:
+        print(f"the schema is at {after}")
+    else:
+        print(f"the schema is at {after}, newer than this version's {database.SCHEMA}: nothing to do")
 
 
 def _start(answer_within: float = 10.0) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -178,6 +179,35 @@ def test_worker_and_beat_serve_their_metrics(stack: Stack) -> None:
 
     await_(lambda: stack.events("processed") == 1, "the event is processed")
     await_(counted, "what a process of the pool counted is served by the worker")
+
+
+def test_a_worker_counts_the_processes_of_its_pool_that_are_killed_but_not_those_it_ends_itself(
+    server_stack: Stack,
+) -> None:
+    stack = server_stack
+    (stack.folder / "my_handlers.py").write_text(HANDLERS)
+    port = free_port()
+    stack.environment |= {"BILLHOOK_METRICS_LISTEN": f"127.0.0.1:{port}", "BILLHOOK_WORKER_PROCESSES": "1"}
+    stack.start("work")
+    await_(lambda: "working on" in stack.log("work"), "it works")
+    process = stack.processes["work"]
+
+    def lost() -> str:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        return "\n".join(line for line in text.splitlines() if line.startswith("billhook_worker_processes_lost_total"))
+
+    assert lost() == ""
+    os.kill(await_(lambda: next(iter(_children(process.pid)), 0), "a process of the pool is there"), signal.SIGKILL)
+
+    await_(lambda: lost() == 'billhook_worker_processes_lost_total{reason="killed"} 1.0', "it is counted")
+    process.terminate()
+    assert process.wait(20) == 0
+    assert stack.log("work").count('"action":"process_lost"') == 1
+
+
+def _children(parent: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout.split()[2:]
+    return [int(pid) for pid, ppid in zip(listed[::2], listed[1::2], strict=True) if int(ppid) == parent]
 
 
 def _processes_of(stack: Stack) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import promql_parser
 import yaml
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 
-from workers import gauges, metrics
+from workers import gauges, metrics, noted
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "helm" / "files" / "alerts.yaml"
@@ -55,13 +56,14 @@ def declared() -> dict[str, frozenset[str]]:
             series[f"{metric._name}_bucket"] = frozenset({*metric._labelnames, "le"})
         elif isinstance(metric, MetricWrapperBase):
             series[f"{metric._name}{'_total' * (metric._type == 'counter')}"] = frozenset(metric._labelnames)
-    return series | _of_the_beat()
+    return series | of_the_beat()
 
 
-def _of_the_beat() -> dict[str, frozenset[str]]:
+def of_the_beat() -> dict[str, frozenset[str]]:
     """Its gauges are made when they are asked for, so they are read in the source: name, help, labels."""
-    tree = ast.parse(Path(gauges.__file__).read_text("utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node.func) == "GaugeMetricFamily"]
+    modules = [ast.parse(inspect.getsource(module)) for module in (gauges, noted)]
+    nodes = [node for tree in modules for node in ast.walk(tree)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and _name(node.func) == "GaugeMetricFamily"]
     return {
         ast.literal_eval(call.args[0]): frozenset(
             label for option in call.keywords if option.arg == "labels" for label in ast.literal_eval(option.value)

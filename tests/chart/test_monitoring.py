@@ -15,7 +15,7 @@ from tests.chart.helm import Helm
 from tests.chart.objects import of_kind, one, pods
 from tests.chart.schema import CHART
 
-DOCUMENT = (CHART.parent / "docs" / "architecture.md").read_text()
+DOCUMENT = (CHART.parent / "docs" / "metrics.md").read_text()
 ALERTS = CHART / "files" / "alerts.yaml"
 DASHBOARD = CHART / "files" / "dashboard.json"
 SCALING = CHART / "templates" / "workers" / "scaledobject.yaml"

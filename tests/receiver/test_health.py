@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,21 +48,39 @@ def test_without_a_database_a_receiver_is_alive_and_not_ready(serve: Serve, runt
         assert edge.client.get("/livez").status_code == 200
 
 
-@pytest.mark.parametrize("revision", ["9999", None])
-def test_over_another_schema_a_receiver_is_not_ready(revision: str | None, edge: Edge, engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM alembic_version"))
-        if revision:
-            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": revision})
-    try:
-        answer = edge.client.get("/readyz")
-    finally:
+@contextmanager
+def at(revision: str | None, engine: Engine) -> Iterator[None]:
+    """For the block the database says that it is at this revision."""
+
+    def set_to(value: str | None) -> None:
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM alembic_version"))
-            connection.execute(text("INSERT INTO alembic_version VALUES (:now)"), {"now": database.SCHEMA})
+            if value:
+                connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": value})
+
+    set_to(revision)
+    try:
+        yield
+    finally:
+        set_to(database.SCHEMA)
+
+
+@pytest.mark.parametrize("revision", ["0003", None])
+def test_a_receiver_is_not_ready_before_its_migration_has_run(revision: str | None, edge: Edge, engine: Engine) -> None:
+    with at(revision, engine):
+        answer = edge.client.get("/readyz")
 
     assert answer.status_code == 503
     assert "billhook migrate" in answer.json()["database"]
+
+
+def test_while_a_newer_version_takes_over_a_receiver_stays_ready_and_receives(edge: Edge, engine: Engine) -> None:
+    with at("9999", engine):
+        ready = edge.client.get("/readyz")
+        received = edge.post(delivery())
+
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok"})
+    assert received.status_code == 202
 
 
 def test_an_empty_database_is_not_ready(serve: Serve, runtime: Runtime, tmp_path: Path) -> None:

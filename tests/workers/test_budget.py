@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.services import free_port
-from workers.budget import Budget, Limit
+from workers.budget import Budget, Left, Limit
 from workers.settings import Settings
 
 KEY = "hisab:hisab_live_3fa9c2d1e7b84650"
@@ -285,3 +285,33 @@ def test_without_redis_nothing_is_counted_and_nothing_waits(settings: Settings) 
 
     assert [given.budget.take(4) for _ in range(5)] == [0.0] * 5
     nowhere.close()
+
+
+def test_to_look_at_a_budget_takes_nothing_of_it(redis: Redis, settings: Settings) -> None:
+    given = bucket(redis, settings, assumed=1200)
+
+    assert given.budget.look() == Left(1200, 120)  # of a key that was never used
+    given.budget.take(40)
+
+    for seconds in (0.0, 1.0):  # nine tenths of the limit come in a minute, 18 calls a second
+        given.turn(seconds)
+        for _ in range(2):
+            left = given.budget.look()
+            assert left is not None
+            assert 80 + 18 * int(seconds) <= left.calls <= 80 + 18 * given.seconds()
+
+
+def test_nothing_is_left_while_the_api_is_to_be_left_alone(redis: Redis, settings: Settings) -> None:
+    given = bucket(redis, settings)
+
+    given.budget.told(leave_alone=30.0)
+    assert given.budget.look() == Left(120, 0)
+
+    given.turn(seconds=30.0)
+    assert given.budget.look() == Left(120, 12)
+
+
+def test_a_small_budget_shows_the_calls_of_one_invoice(redis: Redis, settings: Settings) -> None:
+    small = Budget(redis, settings.redis_prefix, KEY, Limit(fixed=10, assumed=120), of_an_invoice=4)
+
+    assert small.look() == Left(10, 4)

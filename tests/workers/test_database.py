@@ -234,7 +234,7 @@ def test_migrating_tells_from_where_to_where_and_again_changes_nothing(fresh: En
 
 
 def test_two_migrations_at_once_are_harmless(empty: Settings) -> None:
-    def run(_: int) -> tuple[str | None, str]:
+    def run(_: int) -> tuple[str | None, str | None]:
         own = database.connect(empty)
         try:
             return migrate(own)
@@ -248,25 +248,74 @@ def test_two_migrations_at_once_are_harmless(empty: Settings) -> None:
     assert (None, SCHEMA) in results
 
 
-def test_a_database_newer_than_the_code_is_left_alone(fresh: Engine) -> None:
+def test_the_schema_of_a_newer_version_is_worked_with_and_left_alone(empty: Settings, fresh: Engine) -> None:
     migrate(fresh)
     set_revision(fresh, "9999")
 
-    with pytest.raises(SchemaError, match=r"revision 9999.*newer billhook"):
-        migrate(fresh)
+    ensure_schema(empty, fresh)
 
+    assert migrate(fresh) == ("9999", "9999")
     assert revision(fresh) == "9999"
 
 
-@pytest.mark.parametrize("found", ["9999", "0000"])
-def test_a_schema_of_another_version_is_refused_with_the_command_to_run(
-    empty: Settings, fresh: Engine, found: str
-) -> None:
+def test_an_older_schema_is_refused_with_the_command_to_run(empty: Settings, fresh: Engine) -> None:
     migrate(fresh)
-    set_revision(fresh, found)
+    set_revision(fresh, "0003")
 
-    with pytest.raises(SchemaError, match=rf"is at revision {found}, this version needs {SCHEMA}: run `billhook"):
+    with pytest.raises(SchemaError, match=rf"is at revision 0003, this version needs {SCHEMA}: run `billhook"):
         ensure_schema(empty, fresh)
+
+
+def test_the_code_knows_every_revision_up_to_its_own() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+
+    assert database.known() == {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+
+
+EXPANDING = sorted(revision for revision in database.known() if revision > "0003")
+"""The first three were made before there was a version to take over from."""
+
+
+@pytest.mark.parametrize("found", EXPANDING)
+def test_a_migration_leaves_what_the_version_before_it_reads_and_writes(fresh: Engine, found: str) -> None:
+    migrate(fresh)
+    step(fresh, max(revision for revision in database.known() if revision < found))
+    was = columns(fresh)
+    step(fresh, found)
+
+    assert in_the_way(was, columns(fresh)) == []
+
+
+def test_a_migration_that_takes_away_or_asks_for_more_would_be_seen(fresh: Engine) -> None:
+    migrate(fresh)
+    now = columns(fresh)
+
+    assert in_the_way(now | {("events", "gone"): True}, now) == ["events.gone"]
+    assert in_the_way(now, now | {("events", "asked_for"): False}) == ["events.asked_for"]
+    assert in_the_way(now, now | {("events", "more"): True, ("more", "id"): False}) == []
+
+
+Columns = dict[tuple[str, str], bool]
+"""Whether a row may leave them out, by table and name."""
+
+
+def columns(engine: Engine) -> Columns:
+    looked = inspect(engine)
+    return {
+        (table, column["name"]): column["nullable"] or column["default"] is not None
+        for table in looked.get_table_names()
+        for column in looked.get_columns(table)
+    }
+
+
+def in_the_way(before: Columns, after: Columns) -> list[str]:
+    """The columns that code from before such a migration would miss, or not fill."""
+    tables = {table for table, _ in before}
+    gone = before.keys() - after.keys()
+    asked = {key for key in after.keys() - before.keys() if key[0] in tables and not after[key]}
+    stricter = {key for key in before.keys() & after.keys() if before[key] and not after[key]}
+    return sorted(".".join(key) for key in gone | asked | stricter)
 
 
 def test_the_right_schema_is_taken_as_it_is(empty: Settings, fresh: Engine) -> None:

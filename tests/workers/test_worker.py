@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
@@ -7,7 +8,7 @@ import pytest
 from celery import signals
 
 from workers.app import STOPPING
-from workers.worker import Watch
+from workers.worker import Watch, why_lost
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,17 @@ def test_a_worker_that_is_to_stop_is_not_started_anew() -> None:
     watching.join(5)
     assert not watching.is_alive()
     assert not remedied.is_set()
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (0x9B, "memory"),  # as billiard ends one that has grown too much
+        (-signal.SIGKILL, "killed"),
+        (-signal.SIGSEGV, "crashed"),
+        (1, "exited"),  # as faulthandler ends one whose handler does not
+        (0, "exited"),  # as os._exit(0) does in a handler
+    ],
+)
+def test_a_process_that_is_gone_says_why_by_its_status(status: int, reason: str) -> None:
+    assert why_lost(status) == reason

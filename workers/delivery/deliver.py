@@ -183,7 +183,7 @@ def _heal(courier: Courier, connection: Connection, made: Sequence[Ended], now: 
         if then != before:
             connection.execute(update(Endpoint).where(Endpoint.id == row.id).values(**_columns(then)))
         told += [_of_endpoint(row, then, change) for change in changes]
-        for change in changes:
+        for change in (*changes, *health.turned(before, then)):
             ENDPOINTS.labels(change).inc()
     return told
 

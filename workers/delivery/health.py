@@ -75,6 +75,14 @@ def after(
     return health, tuple(notices)
 
 
+def turned(before: Health, then: Health) -> tuple[Literal["held", "released"], ...]:
+    """Whether the breaker opened or closed between the two: a hold that follows another is one and the same."""
+    if before.held_until is None and then.held_until is not None:
+        return ("held",)
+    closed = before.held_until is not None and then.held_until is None and then.enabled
+    return ("released",) if closed else ()
+
+
 def _failed(health: Health, answer: Answer, now: datetime, chance: float) -> tuple[Health, list[Notice]]:
     since = health.failing_since or now
     health = replace(health, failures=health.failures + 1, failing_since=since)

@@ -49,5 +49,5 @@ def complete(connection: Connection, schedule_id: str, now: datetime) -> str | N
         received_at=now,
     )
     inbox.store(connection, [inbox.internal(event, delivery_id)])
-    SCHEDULES.labels("completed").inc()
+    SCHEDULES.labels(schedule.source, "completed").inc()
     return event.id

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from handlers.errors import ProviderUnavailable
 from handlers.invoicing import Billing
 from handlers.providers import PROVIDERS
-from workers.budget import Budget, Limit
+from workers.budget import Budget, of_source
 from workers.clients import Clients
 from workers.leases import Clock, utcnow
 from workers.settings import Settings
@@ -55,10 +55,4 @@ def client(generator: Generator, source: str) -> Any:
 
 def budget(generator: Generator, source: str) -> Budget | None:
     """What the source's API key may be used for; None where it has none."""
-    configured = generator.settings.sources.get(source)
-    found = None if configured is None else PROVIDERS[configured.provider].billing
-    if configured is None or found is None or configured.api_key is None:
-        return None
-    limit = Limit(fixed=configured.calls_a_minute, assumed=found.calls_a_minute)
-    key = f"{configured.provider}:{configured.api_key.get_secret_value()}"
-    return Budget(generator.redis, generator.settings.redis_prefix, key, limit)
+    return of_source(generator.redis, generator.settings, source)

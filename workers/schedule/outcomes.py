@@ -70,7 +70,7 @@ def end(generator: Generator, row: AnyRow, outcome: Outcome) -> list[str]:
         completed = complete(connection, schedule.id, now)
     _tell(row, schedule, outcome, event.id if reported else None, now)
     if paused:
-        SCHEDULES.labels("paused").inc()
+        SCHEDULES.labels(row.source, "paused").inc()
         log.warning("a schedule was paused", action="schedule_paused", schedule_id=schedule.id, reason=paused)
     return [event_id for event_id in (event.id if reported else None, completed) if event_id is not None]
 
@@ -88,7 +88,7 @@ def postpone(generator: Generator, row: AnyRow, error: ProviderError) -> list[st
         until = generator.clock() + wait
         if leases.wait(connection, Occurrence, row, until=until, attempts=attempt, **told):
             _after_pause(connection, schedule, generator.clock())
-    OCCURRENCES.labels("postponed").inc()
+    OCCURRENCES.labels(row.source, "postponed").inc()
     log.warning(
         "the invoice could not be generated; it is tried again later",
         action="occurrence_postponed",
@@ -222,10 +222,10 @@ def _telling(event: Event, paused: str | None) -> Event:
 
 
 def _tell(row: AnyRow, schedule: AnyRow, outcome: Outcome, event_id: str | None, now: datetime) -> None:
-    OCCURRENCES.labels(outcome.status).inc()
+    OCCURRENCES.labels(row.source, outcome.status).inc()
     if outcome.invoice is not None:
         due_at = rhythm.start_of_day(row.due_on, schedule.timezone)
-        OCCURRENCE_DELAY.observe(max(0.0, (now - due_at).total_seconds()))
+        OCCURRENCE_DELAY.labels(row.source).observe(max(0.0, (now - due_at).total_seconds()))
     log.info(
         "an occurrence ended",
         action="occurrence_ended",

@@ -72,15 +72,24 @@ def test_migrating_makes_the_schema_and_again_changes_nothing(billhook: Billhook
     assert billhook("events").status == 0
 
 
-@pytest.mark.parametrize("command", ["events", "migrate"])
-def test_a_newer_schema_is_refused(command: str, billhook: Billhook, empty: str) -> None:
+def test_the_schema_of_a_newer_version_is_worked_with(billhook: Billhook, empty: str) -> None:
     billhook("migrate")
     with psycopg.connect(empty) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
 
-    said = billhook(command).complaint()
+    assert billhook("events").status == 0
+    assert (
+        billhook("migrate").out
+        == f"the schema is at 9999, newer than this version's {database.SCHEMA}: nothing to do\n"
+    )
 
-    assert "9999" in said
+
+def test_an_older_schema_is_refused(billhook: Billhook, empty: str) -> None:
+    billhook("migrate")
+    with psycopg.connect(empty) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+
+    assert billhook("events").complaint().endswith(f"this version needs {database.SCHEMA}: run `billhook migrate`")
 
 
 def test_the_embedded_database_is_made_when_it_is_first_asked(billhook: Billhook, tmp_path: Path) -> None:

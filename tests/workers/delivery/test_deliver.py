@@ -11,6 +11,7 @@ from datetime import timedelta
 import orjson
 import pytest
 from cryptography.fernet import Fernet
+from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
@@ -564,3 +565,31 @@ def test_a_proxy_that_is_away_spends_no_attempt_and_does_not_count_against_the_e
     assert delivery.next_attempt_at == delivery.ring_at == NOW + timedelta(seconds=30)
     assert (endpoint.failures, endpoint.held_until) == (0, None)
     assert rows(courier.engine, Attempt) == []
+
+
+def turns() -> tuple[float, ...]:
+    """How often the breaker of an endpoint has opened and closed."""
+    counted = (
+        REGISTRY.get_sample_value("billhook_endpoint_changes_total", {"change": it}) for it in ("held", "released")
+    )
+    return tuple(count or 0.0 for count in counted)
+
+
+def test_it_is_counted_once_that_an_endpoint_is_held_off_and_once_that_it_is_released(
+    courier: Courier, clock: Clock, subscriber: Subscriber
+) -> None:
+    add(courier, subscriber.url)
+    opened, closed = turns()
+    subscriber.reply = answering(503)
+
+    (delivery,) = publish_some(courier)
+    for attempt in range(2):
+        deliver(courier, [delivery])
+        assert only(courier.engine, Delivery).attempts == attempt + 1
+        assert turns() == (opened + 1, closed)
+        clock.turn(24 * 3600)
+    subscriber.reply = answering(200)
+    deliver(courier, [delivery])
+
+    assert only(courier.engine, Delivery).status == "succeeded"
+    assert turns() == (opened + 1, closed + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 
 from tests.workers.given import NOW
 from workers.delivery.exchange import Answer
-from workers.delivery.health import LONGEST_HOLD, LONGEST_WISH, OPENS_AFTER, SHORTEST_HOLD, Health, Notice, after
+from workers.delivery.health import (
+    LONGEST_HOLD,
+    LONGEST_WISH,
+    OPENS_AFTER,
+    SHORTEST_HOLD,
+    Health,
+    Notice,
+    after,
+    turned,
+)
 
 OK, DOWN, BROKEN, WRONG = Answer(204, 1), Answer(None, 1, error="connect"), Answer(500, 1), Answer(400, 1)
 
@@ -152,3 +162,12 @@ def test_whatever_is_answered_the_state_is_one_that_makes_sense(answers: list[An
         if health.held_until is not None:
             assert health.failures > 0
             assert health.held_until <= at + max(LONGEST_HOLD * 1.2, SHORTEST_HOLD)
+
+
+def test_a_breaker_turns_when_it_opens_and_when_it_closes_and_not_in_between() -> None:
+    well, held = Health(), Health(failures=5, failing_since=NOW, held_until=NOW)
+    still, gone = replace(held, held_until=NOW + SHORTEST_HOLD), replace(held, held_until=None, enabled=False)
+
+    assert turned(well, held) == ("held",)
+    assert turned(held, well) == ("released",)
+    assert turned(held, still) == turned(well, well) == turned(held, gone) == ()

@@ -327,3 +327,26 @@ def test_processes_that_work_off_one_source_make_each_invoice_once(
     assert sorted(events) == [row.id for row in rows(generator.engine, EventRow)]
     assert len(reported(generator)) == count
     assert {(row.starts, row.attempts) for row in rows(generator.engine, Occurrence)} == {(1, 1)}
+
+
+# What is counted of it
+
+
+def counted(outcome: str) -> float:
+    return REGISTRY.get_sample_value("billhook_occurrences_total", {"source": "shop", "outcome": outcome}) or 0.0
+
+
+def delayed() -> float:
+    return REGISTRY.get_sample_value("billhook_occurrence_delay_seconds_count", {"source": "shop"}) or 0.0
+
+
+def test_what_becomes_of_due_dates_is_counted_by_source(generator: Generator, customer: str, network: Network) -> None:
+    generated, postponed, delays = counted("generated"), counted("postponed"), delayed()
+
+    several(generator, customer, 1)
+    work_off(generator, "shop")
+    network.before = away
+    several(generator, customer, 1)
+    work_off(generator, "shop")
+
+    assert (counted("generated"), counted("postponed"), delayed()) == (generated + 1, postponed + 1, delays + 1)
