@@ -82,7 +82,7 @@ def _late(generator: Generator, row: AnyRow, schedule: AnyRow) -> bool:
     # Only who added it a moment ago is a reason for being late that leaves nothing to forget: a pause may be of a time
     # before the backup that is restored now.
     known = (rhythm.start_of_day(row.due_on, schedule.timezone), schedule.created_at)
-    return generator.clock() - max(known) > LATE
+    return bool(generator.clock() - max(known) > LATE)
 
 
 def _made(generator: Generator, found: Billing, invoicing: Invoicing, row: AnyRow, draft: Draft) -> Invoice | None:
