@@ -109,6 +109,7 @@ class Disabling(Model):
 class Wanted(Pages):
     """Which endpoints; all that is given must fit."""
 
+    status: Literal["enabled", "disabled"] | None = None
     state: State | None = Query(None, description="How they are.")
     search: str | None = Query(None, min_length=1, max_length=200, description="In the URL or the description.")
 
@@ -118,7 +119,13 @@ def list_endpoints(wanted: Annotated[Wanted, Query()], running: Running, _caller
     """The newest first, each with how it is."""
     now = utcnow()
     found = endpoints.listed(
-        running.engine, now, state=wanted.state, search=wanted.search, after=wanted.after, limit=wanted.limit
+        running.engine,
+        now,
+        status=wanted.status,
+        state=wanted.state,
+        search=wanted.search,
+        after=wanted.after,
+        limit=wanted.limit,
     )
     return many(found, lambda row: ListedEndpoint.of(row, health=Health.of(row, state=endpoints.state(row, now))))
 

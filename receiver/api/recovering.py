@@ -16,7 +16,7 @@ from workers.delivery.recover import Part, Span
 router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 
 Changes = Annotated[Change, changing("deliveries:write")]
-AT_ONCE = 5_000
+AT_ONCE = 2_000
 """What is looked at in one call, which is one transaction."""
 
 
@@ -68,7 +68,7 @@ class Recovered(Model):
 def recover_failed(endpoint_id: EndpointId, wanted: WantedSpan, change: Changes) -> Response:
     """Have exhausted, refused and cancelled deliveries that ended in this span be due again, the oldest first.
 
-    At most 5,000 in one call; a dry run counts all of them. Each keeps its `webhook-id`, its schedule begins anew, and
+    At most 2,000 in one call; a dry run counts all of them. Each keeps its `webhook-id`, its schedule begins anew, and
     first attempts go before it.
     """
     engine, after = change.runtime.engine, wanted.after
@@ -93,7 +93,7 @@ def recover_failed(endpoint_id: EndpointId, wanted: WantedSpan, change: Changes)
 def send_missing(endpoint_id: EndpointId, wanted: WantedMissing, change: Changes) -> Response:
     """Send what was published in this span, the endpoint wants, and it has no delivery of, the oldest first.
 
-    Such as what was published before it was added, or while it was disabled. At most 5,000 messages are looked at in
+    Such as what was published before it was added, or while it was disabled. At most 2,000 messages are looked at in
     one call, in a dry run too. Billhook's own messages are not among them: they tell of a moment that has passed.
     """
     engine, after = change.runtime.engine, wanted.after

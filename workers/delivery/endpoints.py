@@ -190,10 +190,19 @@ def state(row: AnyRow, now: datetime) -> State:
 
 
 def listed(
-    engine: Engine, now: datetime, *, state: State | None, search: str | None, after: str | None, limit: int
+    engine: Engine,
+    now: datetime,
+    *,
+    status: str | None = None,
+    state: State | None = None,
+    search: str | None = None,
+    after: str | None = None,
+    limit: int,
 ) -> Page:
-    """A page of `everyone`, newest first: those in this state, with this text in their URL or description."""
+    """A page of `everyone`, newest first: all that is given fits them; `search` is in their URL or description."""
     meant = [] if state is None else _in_state(state, now)
+    if status is not None:
+        meant.append(Endpoint.status == status)
     if search is not None:
         meant.append(
             or_(*(column.icontains(search, autoescape=True) for column in (Endpoint.url, Endpoint.description)))
@@ -234,8 +243,7 @@ def shown(engine: Engine, vault: MultiFernet, endpoint_id: str, now: datetime) -
     with database.read(engine) as connection:
         stored, certificate = connection.execute(secret).one()
         live = keys.load(connection, [endpoint_id], now).get(endpoint_id, ())
-    names = [name for name, _ in headers.opened(vault, stored)]
-    return Shown(row, names, keys.public_keys(vault, live), live, certificate)
+    return Shown(row, headers.names(vault, stored), keys.public_keys(vault, live), live, certificate)
 
 
 def _locked(connection: Connection, endpoint_id: str) -> AnyRow:

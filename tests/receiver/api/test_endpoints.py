@@ -179,6 +179,9 @@ def test_endpoints_are_found_by_how_they_are_and_what_they_are_called(caller: Ca
         return [one["id"] for one in caller.get("/endpoints", **params)]
 
     assert listed() == [disabled, held, failing, sound]
+    assert listed(status="enabled") == [held, failing, sound]
+    assert listed(status="disabled") == [disabled]
+    assert listed(status="disabled", state="held") == []
     assert listed(state="sound") == [sound]
     assert listed(state="failing") == [failing]
     assert listed(state="held") == [held]
