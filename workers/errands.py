@@ -5,7 +5,7 @@ The entry is changed with each batch, in its transaction: whatever ends an erran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -84,10 +84,25 @@ def pages(
         after = found[-1]
 
 
+def part(
+    engine: Engine,
+    conditions: Sequence[ColumnElement[bool]],
+    key: InstrumentedAttribute[str],
+    *,
+    after: str | None,
+    most: int,
+) -> tuple[list[Sequence[str]], str | None]:
+    """As `pages`, of at most so many rows behind the id `after`; and the last of them where there may be more."""
+    rows = select(key).where(*conditions, key > (after or "")).order_by(key).limit(most)
+    with database.read(engine) as connection:
+        found = connection.execute(rows).scalars().all()
+    return [found[at : at + BATCH] for at in range(0, len(found), BATCH)], found[-1] if len(found) == most else None
+
+
 def carry_out(
     engine: Engine,
     errand: Errand,
-    batches: Iterator[Sequence[str]],
+    batches: Iterable[Sequence[str]],
     change: Change[A],
     done: Done[A],
     nothing: A,

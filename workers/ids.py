@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ulid_transform import bytes_to_ulid
 
@@ -24,3 +24,22 @@ def derived(prefix: str, at: datetime, *parts: str) -> str:
     digest = hashlib.sha256(b"".join(b"%d:%s" % (len(raw), raw) for raw in map(str.encode, parts))).digest()
     milliseconds = int(at.timestamp() * 1000)
     return f"{prefix}_{bytes_to_ulid(milliseconds.to_bytes(6) + digest[:10])}"
+
+
+APART = timedelta(hours=1)
+"""What may lie between the moment of a row and that in its id, which are taken one after the other."""
+
+
+def since(prefix: str, moment: datetime) -> str:
+    """An id that no row made at this moment or later lies below; for a search that need not read all."""
+    return _first(prefix, moment.timestamp() - APART.total_seconds())
+
+
+def until(prefix: str, moment: datetime) -> str:
+    """An id that every row made before this moment lies below."""
+    return _first(prefix, moment.timestamp() + APART.total_seconds())
+
+
+def _first(prefix: str, seconds: float) -> str:
+    milliseconds = max(0, int(seconds * 1000))
+    return f"{prefix}_{bytes_to_ulid(milliseconds.to_bytes(6) + bytes(10))}"

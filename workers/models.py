@@ -149,6 +149,7 @@ class Message(Model):
     """An outbound event: the exact bytes that every endpoint gets."""
 
     __tablename__ = "messages"
+    __table_args__ = (Index("ix_messages_created_at", "created_at"), Index("ix_messages_type", "type", "id"))
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     event_id: Mapped[str | None] = mapped_column(ForeignKey("events.id"), index=True)
@@ -218,6 +219,10 @@ class EndpointKey(Model):
     expires_at: Mapped[datetime | None]
 
 
+_ENDED = text("status IN ('succeeded', 'exhausted', 'refused', 'cancelled')")
+_FAILED = text("status IN ('exhausted', 'refused', 'cancelled')")
+
+
 class Delivery(Work, Model):
     """One message to one endpoint. Status: waiting, running, succeeded, exhausted, refused, cancelled."""
 
@@ -226,10 +231,13 @@ class Delivery(Work, Model):
         UniqueConstraint("message_id", "endpoint_id"),
         # What is due at an endpoint: first attempts beside those that failed before, longest due first.
         partial("ix_deliveries_line", "endpoint_id", "again", "next_attempt_at", where=OPEN),
+        # What people look for, of one endpoint and of all. What waits is in neither: it is changed often.
+        partial("ix_deliveries_ended", "endpoint_id", "status", "id", where=_ENDED),
+        partial("ix_deliveries_failed", "status", "id", where=_FAILED),
     )
 
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id"))
-    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"), index=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"))
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     again: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """Whether it has failed before, or was asked for anew."""

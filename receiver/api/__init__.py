@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from receiver.api import events, keys
+from receiver.api import deliveries, endpoint_health, endpoints, events, keys, messages, recovering
 from receiver.api.access import Doorman
 from receiver.api.edge import Edge
 from receiver.api.errors import register
@@ -31,7 +31,7 @@ def create_api(runtime: Runtime) -> Edge:
     )
     api.state.runtime = runtime
     api.state.doorman = Doorman(runtime, Throttle(runtime.settings.failed_verifications))
-    for resource in (events, keys):
+    for resource in (events, messages, deliveries, endpoints, endpoint_health, recovering, keys):
         api.include_router(resource.router)
     described(api)
     register(api)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from fastapi import Query, Request, Response
@@ -31,9 +31,16 @@ class Model(BaseModel):
         return cls(**{name: columns[name] for name in cls.model_fields if name in columns} | beside)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999") from None
+
+
 Moment = Annotated[
     AwareDatetime,
-    AfterValidator(lambda moment: moment.astimezone(UTC)),
+    AfterValidator(_in_utc),
     PlainSerializer(lambda moment: moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"), str),
 ]
 """A moment, in UTC: `2026-11-30T06:25:35.123Z`."""
@@ -106,6 +113,14 @@ def id_of(cursor: str) -> str:
         problem = {"field": "cursor", "message": "is none that a list gave"}
         raise ApiError(400, "the request is not valid", details=[problem])
     return text
+
+
+def text_of(content: bytes) -> tuple[str | None, str | None]:
+    """Bytes as a text, or as base64 where they are no UTF-8; the other of the two is None."""
+    try:
+        return content.decode(), None
+    except UnicodeDecodeError:
+        return None, base64.b64encode(content).decode()
 
 
 def tag_of(shown: BaseModel) -> str:

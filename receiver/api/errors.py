@@ -9,14 +9,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from handlers.errors import BillhookError
 from receiver.api.edge import REQUEST_ID
 from workers import database
-from workers.api_keys import ApiKeyError, NoApiKey
-from workers.delivery.errors import EndpointError, NoEndpoint
+from workers.api_keys import NoApiKey
+from workers.delivery.errors import HasSucceeded, NoDelivery, NoEndpoint, WrongState
 from workers.idempotency import OtherRequest
 from workers.logs import log
 from workers.schedule.errors import ScheduleError
@@ -112,6 +112,10 @@ def register(api: FastAPI) -> None:
     def of_database(request: Request, error: SQLAlchemyError) -> JSONResponse:
         if database.unavailable(error) or database.collided(error):
             return _answer(503, "UNAVAILABLE", "the database does not answer; ask again", headers={"Retry-After": "5"})
+        if isinstance(error, DataError):
+            return _answer(
+                400, "VALIDATION_ERROR", "there is a value that no database can hold, such as a NUL character"
+            )
         return unexpected(request, error)
 
     @api.exception_handler(Exception)
@@ -123,10 +127,10 @@ def register(api: FastAPI) -> None:
 
 def _status_of(error: BillhookError) -> tuple[int, str, Any]:
     match error:
-        case NoEndpoint() | NoApiKey():
+        case NoEndpoint() | NoDelivery() | NoApiKey():
             return 404, "NOT_FOUND", None
-        case EndpointError() | ApiKeyError():
-            return 400, "VALIDATION_ERROR", None
+        case WrongState() | HasSucceeded():
+            return 409, "INVALID_STATE", None
         case OtherRequest():
             return 409, "IDEMPOTENCY_CONFLICT", None
         case ScheduleError():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Annotated, Literal
 
@@ -11,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import Engine
 
 from receiver.api.access import Running, caller
-from receiver.api.answers import Many, Model, Moment, One, Pages, many, refusals
+from receiver.api.answers import Many, Model, Moment, One, Pages, many, refusals, text_of
 from receiver.api.changes import Change, changing
 from receiver.api.errors import missing
 from workers import browsing
@@ -180,11 +179,7 @@ def shown(row: AnyRow) -> Event:
 
 def whole(found: Dossier) -> WholeEvent:
     """An event with all that is known of it, as the API shows it."""
-    body = found.event.body
-    try:
-        text, encoded = body.decode(), None
-    except UnicodeDecodeError:
-        text, encoded = None, base64.b64encode(body).decode()
+    text, encoded = text_of(found.event.body)
     runs = [
         EventRun.of(
             run,

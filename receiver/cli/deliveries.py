@@ -45,7 +45,7 @@ def list_some(
     as_json: Json = False,
 ) -> None:
     """List the newest deliveries; `billhook deliveries show ID` tells how one went."""
-    from workers.delivery.deliveries import STATUSES, latest
+    from workers.delivery.deliveries import STATUSES, Wanted, newest
     from workers.leases import utcnow
 
     for one in status or ():
@@ -53,7 +53,8 @@ def list_some(
             raise WrongUse(f"--status: {one!r} is none of {', '.join(sorted(STATUSES))}")
     begins = None if since is None else moment("--since", since, utcnow())
     _, engine = open_database()
-    rows = latest(engine, limit=limit, endpoint_id=endpoint, message_id=message, statuses=status or (), since=begins)
+    wanted = Wanted(endpoint_id=endpoint, message_id=message, statuses=status or (), since=begins)
+    rows = newest(engine, wanted, limit=limit).rows
     show([row._asdict() for row in rows], _COLUMNS, as_json=as_json, empty="no deliveries")
 
 

@@ -85,8 +85,9 @@ def test_every_pod_starts_with_its_variables(helm: Helm, running: Running, value
             assert str(loaded.state_dir) == "/var/lib/billhook"
 
 
-def test_secrets_are_read_from_where_they_are_mounted(helm: Helm, running: Running) -> None:
-    loaded = running.settings(pod(helm.render("production"), "deliveries"))
+@pytest.mark.parametrize("component", ["receiver", "deliveries"])  # the API of the one makes what the other signs with
+def test_secrets_are_read_from_where_they_are_mounted(helm: Helm, running: Running, component: str) -> None:
+    loaded = running.settings(pod(helm.render("production"), component))
 
     assert loaded.redis_url is not None
     assert loaded.redis_url.get_secret_value() == SECRETS["redis-url"]

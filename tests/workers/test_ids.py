@@ -63,3 +63,17 @@ def test_the_zone_of_the_moment_makes_no_difference() -> None:
     local = AT.astimezone(datetime.fromisoformat("2026-06-05T15:00:00+01:00").tzinfo)
 
     assert ids.derived("msg", local, "x") == ids.derived("msg", AT, "x")
+
+
+@given(MOMENTS)
+def test_a_span_of_ids_has_all_that_was_made_in_it(moment: datetime) -> None:
+    made = ids.derived("dlv", moment, "x")
+
+    assert ids.since("dlv", moment) <= made < ids.until("dlv", moment + timedelta(milliseconds=1))
+
+
+def test_a_span_of_ids_may_begin_and_end_at_any_moment() -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+    assert ids.since("dlv", first) == "dlv_" + "0" * 26
+    assert ids.since("dlv", first) < ids.new("dlv") < ids.until("dlv", last)

@@ -9,22 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from cryptography.fernet import MultiFernet
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from workers import audit_log, database, ids
 from workers.delivery import headers, keys
-from workers.delivery.errors import EndpointError, NoEndpoint
+from workers.delivery.errors import EndpointError, NoEndpoint, WrongState
 from workers.delivery.keys import Made
 from workers.delivery.messages import Outgoing, publish_to
 from workers.delivery.specs import EndpointSpec, Rules, check, columns
-from workers.models import AnyRow, Endpoint
+from workers.listing import Page, page
+from workers.models import AnyRow, Endpoint, prose
 
 __all__ = [
-    "EndpointError", "EndpointSpec", "Made", "NoEndpoint", "Rules", "Shown", "add", "change", "disable", "enable",
-    "everyone", "get", "rotate", "send_test", "shown", "switch_off",
+    "EndpointError", "EndpointSpec", "Made", "NoEndpoint", "Rules", "Shown", "State", "WrongState", "add", "change",
+    "disable", "enable", "everyone", "get", "hold", "listed", "rotate", "send_test", "shown", "state", "switch_off",
 ]  # fmt: skip
 
 TEST = "billhook.test"
@@ -136,7 +138,7 @@ def switch_off(engine: Engine, endpoint_id: str, reason: str, *, actor: str, now
     """Disable an endpoint because somebody wants it; False where it was disabled before. Raises NoEndpoint."""
     with database.write(engine) as connection:
         _locked(connection, endpoint_id)
-        changed = disable(connection, endpoint_id, reason)
+        changed = disable(connection, endpoint_id, prose(reason))
         if changed:
             audit_log.note(connection, actor, "endpoint.disable", {"endpoint": endpoint_id, "reason": reason}, now)
     return bool(changed)
@@ -157,12 +159,12 @@ def disable(connection: Connection, endpoint_ids: str | Sequence[str], reason: s
 def send_test(engine: Engine, endpoint_id: str, *, actor: str, now: datetime) -> str:
     """Publish a message to one endpoint, to be sent like any other; the delivery's id, to be rung.
 
-    Raises EndpointError where the endpoint is disabled: a delivery would be cancelled.
+    Raises WrongState where the endpoint is disabled: a delivery would be cancelled.
     """
     message = Outgoing(ids.new("msg"), None, TEST, b'{"message":"This is a test."}')
     with database.write(engine) as connection:
         if _locked(connection, endpoint_id).status != "enabled":
-            raise EndpointError(f"the endpoint {endpoint_id} is disabled: enable it first")
+            raise WrongState(f"the endpoint {endpoint_id} is disabled: enable it first")
         delivery_id = publish_to(connection, endpoint_id, message, now=now)
         audit_log.note(connection, actor, "endpoint.test", {"endpoint": endpoint_id, "message": message.id}, now)
     return delivery_id
@@ -172,6 +174,57 @@ def everyone(engine: Engine) -> Sequence[AnyRow]:
     """All endpoints, oldest first, without what is secret of them."""
     with database.read(engine) as connection:
         return connection.execute(select(*_OPEN_TO_ALL).order_by(Endpoint.id)).all()
+
+
+State = Literal["sound", "failing", "held", "disabled"]
+"""How an endpoint is: `failing` after its last attempts failed, `held` where nothing is sent to it for a while."""
+
+
+def state(row: AnyRow, now: datetime) -> State:
+    """How an endpoint is, of which the row is one of `everyone`."""
+    if row.status != "enabled":
+        return "disabled"
+    if row.held_until is not None and row.held_until > now:
+        return "held"
+    return "failing" if row.failures else "sound"
+
+
+def listed(
+    engine: Engine,
+    now: datetime,
+    *,
+    status: str | None = None,
+    state: State | None = None,
+    search: str | None = None,
+    after: str | None = None,
+    limit: int,
+) -> Page:
+    """A page of `everyone`, newest first: all that is given fits them; `search` is in their URL or description."""
+    meant = [] if state is None else _in_state(state, now)
+    if status is not None:
+        meant.append(Endpoint.status == status)
+    if search is not None:
+        meant.append(
+            or_(*(column.icontains(search, autoescape=True) for column in (Endpoint.url, Endpoint.description)))
+        )
+    with database.read(engine) as connection:
+        return page(connection, select(*_OPEN_TO_ALL).where(*meant), Endpoint.id, after=after, limit=limit)
+
+
+def _in_state(state: State, now: datetime) -> list[ColumnElement[bool]]:
+    if state == "disabled":
+        return [Endpoint.status != "enabled"]
+    enabled = Endpoint.status == "enabled"
+    if state == "held":
+        return [enabled, Endpoint.held_until > now]
+    free = or_(Endpoint.held_until.is_(None), Endpoint.held_until <= now)
+    return [enabled, free, Endpoint.failures > 0 if state == "failing" else Endpoint.failures == 0]
+
+
+def hold(engine: Engine, endpoint_id: str) -> None:
+    """Keep others from changing an endpoint until the transaction that this is a part of ends. Raises NoEndpoint."""
+    with database.write(engine) as connection:
+        _locked(connection, endpoint_id)
 
 
 def get(engine: Engine, endpoint_id: str) -> AnyRow:
@@ -190,8 +243,7 @@ def shown(engine: Engine, vault: MultiFernet, endpoint_id: str, now: datetime) -
     with database.read(engine) as connection:
         stored, certificate = connection.execute(secret).one()
         live = keys.load(connection, [endpoint_id], now).get(endpoint_id, ())
-    names = [name for name, _ in headers.opened(vault, stored)]
-    return Shown(row, names, keys.public_keys(vault, live), live, certificate)
+    return Shown(row, headers.names(vault, stored), keys.public_keys(vault, live), live, certificate)
 
 
 def _locked(connection: Connection, endpoint_id: str) -> AnyRow:

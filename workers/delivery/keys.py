@@ -21,7 +21,7 @@ from sqlalchemy import Connection, delete, or_, select, update
 
 from handlers.signing import STANDARD, hmac_key, sign
 from workers import database, ids
-from workers.delivery.errors import EndpointError
+from workers.delivery.errors import EndpointError, WrongState
 from workers.models import AnyRow, EndpointKey
 from workers.vault import VaultError, decrypt
 
@@ -106,7 +106,7 @@ def rotate(
     for kind in wanted:
         ends = sorted(key.expires_at for key in live if key.kind == kind)
         if len(ends) >= MAX_LIVE:
-            raise EndpointError(
+            raise WrongState(
                 f"{MAX_LIVE} {kind} secrets of {endpoint_id} sign already, the first of them until "
                 f"{ends[0]:%Y-%m-%d %H:%M:%S}Z: wait, or rotate with a shorter overlap"
             )

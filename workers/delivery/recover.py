@@ -11,7 +11,7 @@ it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -21,20 +21,13 @@ from sqlalchemy import Connection, Engine, Select, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import ColumnElement
 
-from handlers.errors import BillhookError
 from workers import audit_log, database
-from workers.delivery.errors import EndpointError, NoEndpoint
+from workers.delivery.deliveries import FAILED, among
+from workers.delivery.errors import HasSucceeded, NoDelivery, NoEndpoint, WrongState
 from workers.delivery.messages import OWN, WANTS, Outgoing, new_delivery, wants
-from workers.errands import Amount, Done, Errand, carry_out, insistently, nobody, pages
+from workers.errands import Amount, Done, Errand, carry_out, insistently, nobody, pages, part
 from workers.metrics import REDELIVERED
 from workers.models import RUNNING, WAITING, AnyRow, Delivery, Endpoint, EventRow, Message
-
-FAILED = ("exhausted", "refused", "cancelled")
-"""The statuses of a delivery that ended without a success."""
-
-
-class DeliveryError(BillhookError):
-    """A delivery cannot be sent as asked; the message is one sentence that says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +35,16 @@ class Deliveries(Amount):
     """How many deliveries are due because of what was asked."""
 
     deliveries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was done to a part of what is meant."""
+
+    deliveries: int
+    """How many are due because of it, or would be."""
+    after: str | None
+    """The id behind which the next part begins; None where nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +106,10 @@ def retry(
 
 def _check(connection: Connection, wanted: Sequence[str], rows: Sequence[AnyRow], succeeded: bool) -> None:
     if unknown := sorted(set(wanted) - {row.id for row in rows}):
-        raise DeliveryError(f"there is no delivery {', '.join(unknown)}")
+        raise NoDelivery(f"there is no delivery {', '.join(unknown)}")
     done = [row.id for row in rows if row.status == "succeeded"]
     if done and not succeeded:
-        raise DeliveryError(f"{', '.join(done)} succeeded: say --succeeded to send the same message once more")
+        raise HasSucceeded(done)
     for endpoint_id in sorted({row.endpoint_id for row in rows}):
         _enabled(connection, endpoint_id)
 
@@ -114,17 +117,43 @@ def _check(connection: Connection, wanted: Sequence[str], rows: Sequence[AnyRow]
 # --- all that failed at an endpoint ---------------------------------------------------------------
 
 
-def failed(engine: Engine, endpoint_id: str, span: Span) -> int:
-    """How many deliveries `recover` would send again; changes nothing. Raises EndpointError."""
+def failed(engine: Engine, endpoint_id: str, span: Span, after: str | None = None) -> int:
+    """How many deliveries, of those behind the id `after`, `recover` would send again; changes nothing.
+
+    Raises EndpointError.
+    """
+    meant = [*_failed(endpoint_id, span), Delivery.id > (after or "")]
     with database.read(engine) as connection:
         _enabled(connection, endpoint_id)
-        return connection.execute(select(func.count(Delivery.id)).where(*_failed(endpoint_id, span))).scalar_one()
+        return connection.execute(select(func.count(Delivery.id)).where(*meant)).scalar_one()
 
 
 def recover(
     engine: Engine, endpoint_id: str, span: Span, *, actor: str, now: datetime, done: Done[Deliveries] = nobody
 ) -> int:
     """Send all that ended without a success at an endpoint in this span again; how many. Raises EndpointError."""
+    batches = pages(engine, _failed(endpoint_id, span), Delivery.id)
+    return _recover(engine, endpoint_id, span, batches, actor=actor, now=now, done=done)
+
+
+def recover_part(
+    engine: Engine, endpoint_id: str, span: Span, *, actor: str, now: datetime, after: str | None, most: int
+) -> Part:
+    """As `recover`, of the `most` oldest of them behind the id `after`."""
+    batches, last = part(engine, _failed(endpoint_id, span), Delivery.id, after=after, most=most)
+    return Part(_recover(engine, endpoint_id, span, batches, actor=actor, now=now, done=nobody), last)
+
+
+def _recover(
+    engine: Engine,
+    endpoint_id: str,
+    span: Span,
+    batches: Iterable[Sequence[str]],
+    *,
+    actor: str,
+    now: datetime,
+    done: Done[Deliveries],
+) -> int:
     asked = {"endpoint": endpoint_id, **span.described()}
     errand = Errand(actor=actor, action="endpoint.recover", asked=asked, now=now)
     meant = _failed(endpoint_id, span)
@@ -137,12 +166,11 @@ def recover(
         _send_again(connection, [row.id for row in rows], now)
         return Deliveries(len(rows))
 
-    batches = pages(engine, meant, Delivery.id)
     return carry_out(engine, errand, batches, change, _counted("recovered", done), Deliveries()).deliveries
 
 
 def _failed(endpoint_id: str, span: Span) -> list[ColumnElement[bool]]:
-    return [Delivery.endpoint_id == endpoint_id, Delivery.status.in_(FAILED), *span.has(Delivery.ended_at)]
+    return [Delivery.endpoint_id == endpoint_id, among(FAILED), *span.has(Delivery.ended_at)]
 
 
 # --- all that an endpoint never got ---------------------------------------------------------------
@@ -150,10 +178,22 @@ def _failed(endpoint_id: str, span: Span) -> list[ColumnElement[bool]]:
 
 def missing(engine: Engine, endpoint_id: str, span: Span, *, forwarded: bool = False) -> int:
     """How many deliveries `fill` would make; changes nothing. Raises EndpointError."""
+    return _missing(engine, endpoint_id, forwarded, pages(engine, _meant(span, forwarded), Message.id))
+
+
+def missing_part(
+    engine: Engine, endpoint_id: str, span: Span, *, forwarded: bool, after: str | None, most: int
+) -> Part:
+    """As `missing`, of the `most` oldest messages behind the id `after`."""
+    batches, last = part(engine, _meant(span, forwarded), Message.id, after=after, most=most)
+    return Part(_missing(engine, endpoint_id, forwarded, batches), last)
+
+
+def _missing(engine: Engine, endpoint_id: str, forwarded: bool, batches: Iterable[Sequence[str]]) -> int:
     with database.read(engine) as connection:
         _wanting(connection, endpoint_id, forwarded)
     total = 0
-    for message_ids in pages(engine, _meant(span, forwarded), Message.id):
+    for message_ids in batches:
         with database.read(engine) as connection:
             wanted = _wanted(connection, _enabled(connection, endpoint_id), message_ids)
             total += len(wanted) - _had(connection, endpoint_id, wanted)
@@ -176,11 +216,42 @@ def fill(
     Billhook's own messages (`billhook.*`) are not among them: they tell of a moment that has passed. Raises
     EndpointError.
     """
+    batches = pages(engine, _meant(span, forwarded), Message.id)
+    return _fill_all(engine, endpoint_id, span, batches, actor=actor, now=now, forwarded=forwarded, done=done)
+
+
+def fill_part(
+    engine: Engine,
+    endpoint_id: str,
+    span: Span,
+    *,
+    actor: str,
+    now: datetime,
+    forwarded: bool,
+    after: str | None,
+    most: int,
+) -> Part:
+    """As `fill`, of the `most` oldest messages behind the id `after`."""
+    batches, last = part(engine, _meant(span, forwarded), Message.id, after=after, most=most)
+    filled = _fill_all(engine, endpoint_id, span, batches, actor=actor, now=now, forwarded=forwarded, done=nobody)
+    return Part(filled, last)
+
+
+def _fill_all(
+    engine: Engine,
+    endpoint_id: str,
+    span: Span,
+    batches: Iterable[Sequence[str]],
+    *,
+    actor: str,
+    now: datetime,
+    forwarded: bool,
+    done: Done[Deliveries],
+) -> int:
     asked = {"endpoint": endpoint_id, "forwarded": forwarded, **span.described()}
     errand = Errand(actor=actor, action="endpoint.missing", asked=asked, now=now)
     with database.read(engine) as connection:
         _wanting(connection, endpoint_id, forwarded)
-    batches = pages(engine, _meant(span, forwarded), Message.id)
     change = partial(_fill, endpoint_id, now)
     return carry_out(engine, errand, batches, change, _counted("missing", done), Deliveries()).deliveries
 
@@ -204,7 +275,7 @@ def _meant(span: Span, forwarded: bool) -> list[ColumnElement[bool]]:
 def _wanting(connection: Connection, endpoint_id: str, forwarded: bool) -> None:
     endpoint = _enabled(connection, endpoint_id)
     if forwarded and not endpoint.forward:
-        raise EndpointError(
+        raise WrongState(
             f"the endpoint {endpoint_id} gets nothing forwarded: `billhook endpoints update {endpoint_id} --forward`"
         )
 
@@ -241,12 +312,12 @@ def _counted(kind: str, done: Done[Deliveries]) -> Done[Deliveries]:
 
 
 def _enabled(connection: Connection, endpoint_id: str) -> AnyRow:
-    """The endpoint, with `WANTS`. Raises NoEndpoint, and EndpointError where it is disabled."""
+    """The endpoint, with `WANTS`. Raises NoEndpoint, and WrongState where it is disabled."""
     row = connection.execute(select(*WANTS, Endpoint.status).where(Endpoint.id == endpoint_id)).first()
     if row is None:
         raise NoEndpoint(f"there is no endpoint {endpoint_id}")
     if row.status != "enabled":
-        raise EndpointError(
+        raise WrongState(
             f"the endpoint {endpoint_id} is disabled and would get nothing: `billhook endpoints enable {endpoint_id}`"
         )
     return row

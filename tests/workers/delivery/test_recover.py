@@ -14,11 +14,13 @@ from workers import database, errands, ids, retention
 from workers.audit import audit
 from workers.delivery import endpoints
 from workers.delivery.deliver import Courier
+from workers.delivery.deliveries import FAILED
 from workers.delivery.endpoints import EndpointError, NoEndpoint
+from workers.delivery.errors import DeliveryError
 from workers.delivery.flight import deliver
 from workers.delivery.line import lines
 from workers.delivery.messages import Outgoing, publish
-from workers.delivery.recover import FAILED, DeliveryError, Retried, Span, failed, fill, missing, recover, retry
+from workers.delivery.recover import Retried, Span, failed, fill, missing, recover, retry
 from workers.models import AnyRow, Attempt, AuditEntry, Delivery, Endpoint, EventRow, Message
 
 URL = "https://example.com/"

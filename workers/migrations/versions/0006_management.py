@@ -14,6 +14,14 @@ branch_labels = None
 depends_on = None
 
 
+_ENDED = "status IN ('succeeded', 'exhausted', 'refused', 'cancelled')"
+_FAILED = "status IN ('exhausted', 'refused', 'cancelled')"
+
+
+def _partial(name: str, table: str, columns: list[str], where: str) -> None:
+    op.create_index(name, table, columns, postgresql_where=sa.text(where), sqlite_where=sa.text(where))
+
+
 def upgrade() -> None:
     op.create_table(
         "api_keys",
@@ -42,7 +50,18 @@ def upgrade() -> None:
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
 
+    op.create_index("ix_messages_created_at", "messages", ["created_at"])
+    op.create_index("ix_messages_type", "messages", ["type", "id"])
+    _partial("ix_deliveries_ended", "deliveries", ["endpoint_id", "status", "id"], _ENDED)
+    _partial("ix_deliveries_failed", "deliveries", ["status", "id"], _FAILED)
+    op.drop_index("ix_deliveries_endpoint_id", "deliveries")
+
 
 def downgrade() -> None:
+    op.create_index("ix_deliveries_endpoint_id", "deliveries", ["endpoint_id"])
+    op.drop_index("ix_deliveries_failed", "deliveries")
+    op.drop_index("ix_deliveries_ended", "deliveries")
+    op.drop_index("ix_messages_type", "messages")
+    op.drop_index("ix_messages_created_at", "messages")
     op.drop_table("idempotency_keys")
     op.drop_table("api_keys")
