@@ -130,7 +130,7 @@ def wanted() -> str | None:
         _check(protocol, _word(protocol), (_PROTOCOL,))
         if named is not None:
             _check_url(named)
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+    if not _has_extra():
         cause = named if exporter is None else "OTEL_TRACES_EXPORTER"
         raise SettingsError(
             f"{cause} is set, and traces need an extra: pip install 'billhook[otel]', or set OTEL_SDK_DISABLED=true"
@@ -192,6 +192,14 @@ def here() -> str | None:
 def trace_id(traceparent: str | None) -> dict[str, str]:
     """For a log line outside the span that it tells of: `trace_id`, where tracing is on."""
     return {"trace_id": traceparent.split("-")[1]} if _tracers and traceparent else {}
+
+
+def _has_extra() -> bool:
+    """OpenTelemetry's API alone may be there without it, because somebody's library needs it."""
+    try:
+        return all(find_spec(name) for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))
+    except ModuleNotFoundError:  # of what one of them is part of
+        return False
 
 
 def _word(variable: str) -> str | None:

@@ -81,6 +81,7 @@ def test_a_delivery_is_one_trace_to_its_endpoints_also_when_the_worker_is_killed
         traced.start("serve", "work", "beat")
         short = post(traced, 1, traceparent=FOREIGN)
         await_(lambda: len(sink.received) == 1, "the first is sent on")
+        assert httpx.get(f"{traced.url}/api/v1/events", trust_env=False).status_code == 401
         killed = post(traced, 2, connection="close")
         await_((traced.folder / "began").exists, "the handler has begun")
         traced.kill("work")
@@ -113,6 +114,8 @@ def test_a_delivery_is_one_trace_to_its_endpoints_also_when_the_worker_is_killed
     assert "in step" in failed[0].exceptions[0]["exception.stacktrace"]
     assert [(span.failed, span.parent) for span in collector.named("step asked")] == [(True, one.id) for one in failed]
     assert not [span for span in collector.spans if SECRET in span.everything or sink.url in span.everything]
+    assert {span.name.split()[0] for span in collector.spans} == {"POST", "run", "step", "deliver"}
+    assert {path for path, _ in collector.posted} == {"/v1/traces"}
     assert {span.process["service.name"] for span in collector.spans} == {"shop-billhook"}
     assert {span.process["billhook.process"] for span in collector.spans} == {"serve", "work"}
     assert f'"trace_id":"{of_event(collector, short)["deliver"].trace_id}"' in traced.log("work")
