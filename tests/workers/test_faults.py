@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sentry_sdk
@@ -24,6 +27,7 @@ from workers.app import Runtime
 from workers.dispatch import Dispatcher, process
 from workers.settings import Settings, SettingsError, Source
 
+ROOT = Path(__file__).parent.parent.parent
 TRACEBACK = """Traceback (most recent call last):
   File "/app/receipts.py", line 1, in first
     pass
@@ -44,7 +48,6 @@ mail.Refused: no such box
 def reporting(dsn: str) -> None:
     source = Source(provider="hisab", secrets=(SecretStr(SECRET),))
     settings = Settings(sources={"shop": source}, sentry_dsn=SecretStr(dsn))
-    logs.configure(settings)
     observing.start(settings, "test")
 
 
@@ -83,15 +86,31 @@ def test_an_exception_is_reported_without_variables_and_secrets(sentry: Sentry) 
     assert event.get("breadcrumbs", {}).get("values", []) == []
 
 
-def test_what_our_code_logs_with_its_traceback_is_a_fault_and_what_a_handler_logs_is_none(sentry: Sentry) -> None:
-    try:
-        fail("it")
-    except LookupError:
-        logs.log.bind(handler="receipts.send").exception("it will be tried again")
-        logs.log.exception("a turn of the deliveries failed", action="flight_failed")
-    faults.stop()
+LOGGING = """
+import sys
+from pydantic import SecretStr
+from workers import faults, logs
+from workers.settings import Settings
 
-    assert [event["tags"].get("action") for event in sentry.events] == ["flight_failed"]
+settings = Settings(sentry_dsn=SecretStr(sys.argv[1]))
+logs.configure(settings)
+faults.start(settings, "test", str)
+try:
+    raise LookupError("nobody knows it")
+except LookupError:
+    logs.log.bind(handler="receipts.send").exception("it will be tried again")
+    logs.log.exception("a turn of the deliveries failed", action="flight_failed")
+faults.stop()
+"""
+
+
+def test_what_our_code_logs_with_its_traceback_is_a_fault_and_what_a_handler_logs_is_none() -> None:
+    with Sentry() as sentry:
+        subprocess.run([sys.executable, "-c", LOGGING, sentry.dsn], cwd=ROOT, check=True, timeout=60)
+
+    (event,) = sentry.events
+    assert event["tags"] == {"process": "test", "action": "flight_failed"}
+    assert event["exception"]["values"][0]["type"] == "LookupError"
 
 
 def test_what_ends_a_thread_is_reported(sentry: Sentry) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from sqlalchemy import update
+from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
 from handlers import Context, Event
@@ -230,6 +230,14 @@ def test_a_run_and_what_it_emits_are_of_the_trace_of_its_event(
     assert [step.parent for step in steps] == [run.id for run in runs]
     kept = {row.forwarded: row.traceparent for row in rows(runtime.engine, Message)}
     assert kept == {True: FOREIGN, False: f"00-{1:032x}-{runs[0].id}-01"}
+
+
+def test_to_accept_an_event_that_nobody_traces_costs_what_it_did(engine: Engine) -> None:
+    with given.statements(engine) as asked:
+        received(engine)
+
+    assert [statement for statement in asked if "INSERT INTO events" in statement]
+    assert not [statement for statement in asked if "traceparent" in statement]
 
 
 def test_a_worker_that_makes_no_spans_hands_the_trace_on_and_begins_none(
