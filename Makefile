@@ -50,7 +50,7 @@ format: $(VENV)/ready
 lock: $(VENV)/ready
 	$(BIN)/$(EXPORT) --extra dev -o requirements.lock
 	@# The same versions, since all come from one uv.lock: what runs in the image, and what builds there.
-	$(BIN)/$(EXPORT) -o requirements-image.lock
+	$(BIN)/$(EXPORT) --extra otel --extra sentry -o requirements-image.lock
 	$(BIN)/$(EXPORT) --only-group build -o requirements-build.lock
 	rm -f uv.lock  # it names the registry that this machine uses
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -56,6 +57,9 @@ class Durable(Protocol):
 
     def recall(self, step: str) -> bytes | None:
         """What `record` kept under that name in this or an earlier start of the run."""
+
+    def stepping(self, step: str) -> AbstractContextManager[Callable[[], object]]:
+        """Note that a step is under way in the block; calling what it gives says that it is so in another block."""
 
     def record(self, step: str, value: bytes) -> None:
         """Keep a step's result from this moment on. Raises LeaseLost where the run is another process's by now."""
@@ -136,9 +140,11 @@ class Context:
         if kept is not None:
             value = decode(kept)
             return _done(value) if kept[:1] == _AWAITED else value
-        value = function()
-        if inspect.isawaitable(value):
-            return self._await_step(name, value)
+        with self.durable.stepping(name) as goes_on_later:
+            value = function()
+            if inspect.isawaitable(value):
+                goes_on_later()
+                return self._await_step(name, value)
         return self._keep(name, value, _PLAIN)
 
     def sleep_until(self, when: datetime) -> None:
@@ -200,7 +206,9 @@ class Context:
         return decode(encoded)
 
     async def _await_step(self, name: str, value: Awaitable[Any]) -> Any:
-        return self._keep(name, await value, _AWAITED)
+        with self.durable.stepping(name):
+            returned = await value
+        return self._keep(name, returned, _AWAITED)
 
 
 def _encoded(name: str, value: Any) -> bytes:

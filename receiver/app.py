@@ -20,7 +20,7 @@ from receiver.gather import Gatherer
 from receiver.late import Late
 from receiver.server import Take
 from receiver.webhooks import NO_UPGRADE, PREFIX, Webhooks
-from workers import inbox
+from workers import faults, inbox
 from workers.app import Runtime
 from workers.clients import Clients
 from workers.database import Held
@@ -45,12 +45,16 @@ class Receiver:
         self._router.state.draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
-            await self._webhooks(scope, receive, send)
-        elif scope["type"] == "http" and any(name == b"upgrade" for name, _ in scope["headers"]):
-            await NO_UPGRADE.send(send)
-        else:
-            await self._router(scope, receive, send)
+        try:
+            if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+                await self._webhooks(scope, receive, send)
+            elif scope["type"] == "http" and any(name == b"upgrade" for name, _ in scope["headers"]):
+                await NO_UPGRADE.send(send)
+            else:
+                await self._router(scope, receive, send)
+        except Exception as error:  # uvicorn answers 500
+            faults.report(error)
+            raise
 
 
 def create_app(runtime: Runtime) -> Receiver:

@@ -21,7 +21,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,12 @@ from handlers.providers import PROVIDERS, Inbound
 from receiver.answers import CLOSE, Answer, Receive, Scope, Send, failure, success
 from receiver.gather import Gatherer, Overloaded, Unavailable
 from receiver.throttle import Throttle
-from workers import ids
+from workers import ids, tracing
 from workers.inbox import Arrival, Outcome
 from workers.logs import log
 from workers.metrics import DELIVERIES
 from workers.settings import Settings, Source
+from workers.tracing import OFF, Span
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -117,7 +118,10 @@ class Webhooks:
             if len(body) > self._max_body:
                 return False
             arrival = self._arrival(sender, headers, body, self._clock())
-            self._gatherer.put(arrival, partial(self._reply, sender, reply))
+            span = _span(sender, headers, arrival)
+            if span is not OFF:
+                arrival = replace(arrival, traceparent=span.traceparent)
+            self._gatherer.put(arrival, partial(self._reply, sender, reply, span))
         except (Refused, VerificationError, ParseError, Overloaded):
             return False
         except Exception as error:  # a fault of ours: the ordinary way answers 500, so that it is sent again
@@ -125,13 +129,17 @@ class Webhooks:
             return False
         return True
 
-    def _reply(self, sender: Sender, reply: Callable[[Answer], None], result: Outcome | Unavailable) -> None:
-        try:
-            answer = self._stored(sender, result)
-        except Refused as refused:
-            self._count(sender, "refused", refused.reason)
-            answer = refused.answer
-        reply(answer)
+    def _reply(
+        self, sender: Sender, reply: Callable[[Answer], None], span: Span, result: Outcome | Unavailable
+    ) -> None:
+        with span:
+            try:
+                answer = self._stored(sender, result, span)
+            except Refused as refused:
+                self._count(sender, "refused", refused.reason)
+                answer = refused.answer
+            reply(answer)
+            _answered(span, answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name, slash, token = scope["path"][len(PREFIX) :].partition("/")
@@ -153,10 +161,20 @@ class Webhooks:
         body = await self._read(receive)
         now = self._clock()
         arrival = self._verify(sender, scope, body, now, token)
-        if sender.inbound.confirm is not None:
-            await self._confirm(sender, scope, arrival.event, now)
+        with _span(sender, scope["headers"], arrival) as span:
+            try:
+                if sender.inbound.confirm is not None:
+                    await self._confirm(sender, scope, arrival.event, now)
+                answer = await self._store(sender, replace(arrival, traceparent=span.traceparent), span)
+            except Refused as refused:
+                _answered(span, refused.answer)
+                raise
+            _answered(span, answer)
+            return answer
+
+    async def _store(self, sender: Sender, arrival: Arrival, span: Span) -> Answer:
         try:
-            return self._stored(sender, await self._gatherer.submit(arrival))
+            return self._stored(sender, await self._gatherer.submit(arrival), span)
         except Overloaded:
             raise Refused("overloaded", _LATER) from None
 
@@ -264,9 +282,11 @@ class Webhooks:
         log.warning("a delivery failed verification", action="unverified", source=sender.name, reason=error.reason)
         return Refused(error.reason, failure(401, "UNAUTHORIZED", str(error)))
 
-    def _stored(self, sender: Sender, outcome: Outcome | Unavailable) -> Answer:
+    def _stored(self, sender: Sender, outcome: Outcome | Unavailable, span: Span) -> Answer:
         if isinstance(outcome, Unavailable):
             raise Refused("unavailable", _LATER)
+        if span is not OFF:
+            span.note({"billhook.event.id": outcome.event_id, "billhook.outcome": outcome.kind})
         self._count(sender, outcome.kind, "")
         if outcome.kind == "conflict":
             log.error(
@@ -285,6 +305,31 @@ class Webhooks:
         if counter is None:
             counter = self._counters[key] = DELIVERIES.labels(*key)
         counter.inc()
+
+
+def _span(sender: Sender, headers: Headers, arrival: Arrival) -> Span:
+    """Of a delivery that verified. What did not is counted and logged: strangers must not fill a collector.
+
+    Its path is not on it: of a provider that does not sign there is a secret in it.
+    """
+    if not tracing.is_on():  # the path that everything else waits for
+        return OFF
+    about = {
+        "http.request.method": "POST",
+        "http.route": f"{PREFIX}{sender.name}",
+        "billhook.source": sender.name,
+        "billhook.event.type": arrival.event.type,
+    }
+    return tracing.received(f"POST {PREFIX}{sender.name}", headers, about)
+
+
+def _answered(span: Span, answer: Answer) -> None:
+    if span is OFF:
+        return
+    span.note({"http.response.status_code": answer.status})
+    if answer.status >= 500:
+        span.fail(str(answer.status))
+    span.end()
 
 
 def _sender(name: str, source: Source) -> Sender:

@@ -49,7 +49,7 @@ class Backend:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees only the options it sets itself, and leaves no file behind."""
-    for name in [name for name in os.environ if name.startswith("BILLHOOK_")]:
+    for name in [name for name in os.environ if name.startswith(("BILLHOOK_", "OTEL_", "SENTRY_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

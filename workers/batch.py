@@ -17,7 +17,7 @@ from functools import cache
 from sqlalchemy.exc import DBAPIError
 
 from handlers.context import Context
-from workers import claims, database
+from workers import claims, database, tracing
 from workers.app import PROCESS, ring
 from workers.dispatcher import Dispatcher, Done, Taken
 from workers.durable import Kept
@@ -29,6 +29,8 @@ _UNWRITTEN = 0.05
 _PATIENCE = 0.5
 _LOOK_EVERY = 0.025
 _TRIES = 3
+_SENTENCES = ("Retry", "TimeUp")
+"""What failures begin with that are no tracebacks and have a name all the same."""
 _GROUP = 100
 """Results that are written together at most."""
 
@@ -142,7 +144,19 @@ class Batch:
             logger=log.bind(event_id=lease.event_id, handler=lease.handler),
             durable=durable,
         )
-        return Done(taken, context, self._execute(taken, context), durable.asked_once)
+        about = {
+            "billhook.event.id": lease.event_id,
+            "billhook.event.type": reading.row.type,
+            "billhook.source": reading.row.source,
+            "billhook.handler": lease.handler,
+            "billhook.attempt": lease.attempts + 1,
+            "billhook.replays": lease.replays or None,
+        }
+        before = reading.row.traceparent
+        with tracing.continued(f"run {lease.handler}", "consumer", before, about) as span:
+            result = self._execute(taken, context)
+            _note(span, result)
+        return Done(taken, context, result, durable.asked_once, span.traceparent or before)
 
     def _execute(self, taken: Taken, context: Context) -> Result:
         most = self._dispatcher.settings.max_starts
@@ -185,6 +199,20 @@ class Batch:
                     self._rest.extend(rest)
                 raise
         ring(PROCESS, sorted({one.lease.event_id for one in rest}))
+
+
+def _note(span: tracing.Span, result: Result) -> None:
+    """What a span says of how a start went."""
+    span.note({"billhook.outcome": type(result).__name__.lower()})
+    if isinstance(result, Failed):
+        last = result.error.rstrip().rpartition("\n")[2]
+        kind, _, message = last.partition(": ")
+        if last != result.error.rstrip():  # a traceback
+            span.fail(kind, message, result.error)
+        elif kind in _SENTENCES:
+            span.fail(kind, message)
+        else:
+            span.fail("Failed", last)
 
 
 class Keeper(threading.Thread):

@@ -126,3 +126,5 @@ class Done:
     result: Result
     asked_once: bool = False
     """Whether it asked for a once key."""
+    traceparent: str | None = None
+    """Its span, for what it emitted."""

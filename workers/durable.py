@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, exists, select
 
 from handlers.errors import LeaseLost
-from workers import database
+from workers import database, tracing
 from workers.dispatcher import Dispatcher, Lease
-from workers.execution import undisturbed
+from workers.execution import undisturbed, within
 from workers.models import RUNNING, HandlerRun, OnceKey, Step
 
 
@@ -43,6 +44,12 @@ class Kept:
         with undisturbed(), database.read(self._dispatcher.engine) as connection:
             found = connection.execute(select(Step.name, Step.value).where(Step.run_id == self._lease.id))
             return {row.name: row.value for row in found}
+
+    @contextmanager
+    def stepping(self, step: str) -> Iterator[Callable[[], object]]:
+        later: list[None] = []
+        with within(tracing.inside(f"step {step}", "internal", {}), ends=lambda: not later):
+            yield lambda: later.append(None)
 
     def record(self, step: str, value: bytes) -> None:
         row = {"run_id": self._lease.id, "name": step, "value": value, "created_at": self.now()}

@@ -18,9 +18,10 @@ from types import FrameType
 from typing import Any
 
 from handlers.context import Context, Pause
-from handlers.errors import Discard, ProviderUnavailable, Retry
+from handlers.errors import Discard, ProviderError, ProviderUnavailable, Retry
 from handlers.event import Event
 from handlers.registry import Handler
+from workers.tracing import OFF, Span
 
 _KEPT_TRACEBACK = 32_000
 STDERR = 2
@@ -112,9 +113,9 @@ def _result(handler: Handler, raised: BaseException, seconds: float) -> Result:
         case Pause():
             return Paused(raised.until, seconds)
         case Discard():
-            return Discarded(_text(getattr(raised, "reason", "")), seconds)
+            return Discarded(text_of(getattr(raised, "reason", "")), seconds)
         case Retry():
-            return Failed(f"Retry: {_text(raised)}", seconds, after=_number(raised, "after"))
+            return Failed(f"Retry: {text_of(raised)}", seconds, after=_number(raised, "after"))
         case ProviderUnavailable():
             return Failed(_trace(), seconds, at_least=_number(raised, "retry_after"))
         case _TimeUp():
@@ -136,7 +137,8 @@ def _trace() -> str:
 # What a handler raises may be of a class of its own, which never called ours: nothing about it is certain.
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A text of somebody else's value, whatever that is made like."""
     try:
         return str(value)[-_KEPT_TRACEBACK:]
     except Exception as error:
@@ -217,6 +219,27 @@ def undisturbed() -> Iterator[None]:
         if _missed and not _undisturbed:
             _missed.clear()
             raise _TimeUp
+
+
+@contextmanager
+def within(span: Span, *, ends: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Make a span the current one for a block in which a handler runs, and end it with that if `ends` says so."""
+    if span is OFF:
+        yield
+        return
+    with undisturbed():
+        leave = span.enter()
+    try:
+        yield
+    except Exception as error:
+        with undisturbed():
+            span.fail(error.code if isinstance(error, ProviderError) else type(error).__name__, text_of(error))
+        raise
+    finally:
+        with undisturbed():
+            leave()
+            if ends():
+                span.end()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine, or_, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from handlers.event import AT_RECEIPT, Event, to_json
-from workers import database
+from workers import database, tracing
 from workers.app import PROCESS, ring
 from workers.database import Held
 from workers.leases import utcnow
@@ -59,6 +59,8 @@ class Arrival:
     headers: dict[str, str]
     reconciled: bool = False
     """Whether no delivery of it came: it was found at the provider's API."""
+    traceparent: str | None = None
+    """The span that it came by, for those that follow; None where it is not traced."""
 
 
 def internal(event: Event, delivery_id: str) -> Arrival:
@@ -73,6 +75,7 @@ def internal(event: Event, delivery_id: str) -> Arrival:
         event_key=delivery_id,
         body_hash=hashlib.sha256(body).digest(),
         headers={},
+        traceparent=tracing.here(),
     )
 
 
@@ -133,6 +136,9 @@ def store(connection: Connection, arrivals: Sequence[Arrival]) -> list[Outcome]:
     """`accept` inside the caller's transaction, for events that must commit with their cause."""
     # One order for all receivers, so that they wait for each other in line rather than in a circle.
     rows = sorted((_row(arrival) for arrival in arrivals), key=lambda row: (row["source"], row["delivery_id"]))
+    if any(arrival.traceparent for arrival in arrivals):  # else the column costs nothing
+        traces = {arrival.id: arrival.traceparent for arrival in arrivals}
+        rows = [row | {"traceparent": traces[row["id"]]} for row in rows]
     stored = database.insert_new(connection, EventRow, rows)
     if len(stored) == len(arrivals):
         return [Outcome("accepted", arrival.id) for arrival in arrivals]

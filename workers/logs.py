@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import orjson
 import structlog
 
-from workers import redis_url
+from workers import faults, redis_url
 from workers.settings import Settings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("billhook")
@@ -36,6 +36,9 @@ def hidden(settings: Settings) -> tuple[str, ...]:
         found |= _of_database(settings.database_url.get_secret_value())
     if settings.redis_url is not None:
         found |= _of_redis(settings.redis_url.get_secret_value())
+    if settings.sentry_dsn is not None:
+        dsn = urlsplit(settings.sentry_dsn.get_secret_value())
+        found |= {part for part in (dsn.username, dsn.password) if part}
     forms = {form for secret in found for form in _forms(secret) if len(form) >= _SHORTEST}
     return tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
@@ -109,7 +112,7 @@ def _ours(settings: Settings, shared: list[structlog.typing.Processor]) -> None:
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     )
     structlog.configure(
-        processors=[*shared, *last, _mask],
+        processors=[*shared, faults.logged, *last, _mask],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         logger_factory=(structlog.PrintLoggerFactory(sys.stderr) if people else lambda *_: _Lines(sys.stderr.buffer)),
         cache_logger_on_first_use=True,

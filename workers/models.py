@@ -75,6 +75,8 @@ class EventRow(Model):
     """When somebody said that a dead event may go; until then it is kept."""
     ring_at: Mapped[datetime | None]
     """When the sweep announces it; NULL once its runs are planned and none of them ends at once."""
+    traceparent: Mapped[str | None] = mapped_column(String(55))
+    """The span that it came by (W3C Trace Context); NULL where nobody traced it."""
 
 
 OPEN = text("status IN ('waiting', 'running')")
@@ -161,6 +163,8 @@ class Message(Model):
     content_type: Mapped[str] = mapped_column(Text, default=JSON_TYPE, server_default=JSON_TYPE)
     body: Mapped[bytes]
     created_at: Mapped[datetime]
+    traceparent: Mapped[str | None] = mapped_column(String(55))
+    """The span that it came of, as that of an event."""
 
 
 class Endpoint(Model):

@@ -85,6 +85,16 @@ def _proxy(value: SecretStr) -> SecretStr:
     return value
 
 
+def _dsn(value: SecretStr) -> SecretStr:
+    parts = _url(value)
+    project = parts.path.rpartition("/")[2]
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+        raise ValueError("not a DSN of Sentry's, such as https://KEY@sentry.internal/1")
+    if not parts.username or not (project.isascii() and project.isdigit()):
+        raise ValueError("a DSN of Sentry's has its key before the @, and ends with the number of the project")
+    return value
+
+
 def _api(value: str) -> str:
     import httpx  # what will call it; most sources have no such URL
 
@@ -117,4 +127,5 @@ ApiUrl = Annotated[str, AfterValidator(_api)]
 Networks = Annotated[Names, AfterValidator(_networks)]
 Ports = Annotated[Names, AfterValidator(_ports)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
+SentryDsn = Annotated[SecretStr, AfterValidator(_dsn)]
 Zone = Annotated[str, AfterValidator(_zone)]

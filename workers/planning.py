@@ -42,6 +42,7 @@ _HEAD = (
     EventRow.received_at,
     EventRow.reconciled,
     EventRow.ring_at,
+    EventRow.traceparent,
     EventRow.body,
 )
 

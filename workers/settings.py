@@ -42,6 +42,7 @@ from workers.option_types import (
     RedisUrl,
     Seconds,
     Secrets,
+    SentryDsn,
     Zone,
 )
 
@@ -218,8 +219,15 @@ class Settings(BaseSettings):
         description="Proxy that deliveries go through: http://host:3128. It resolves names, and must guard itself.",
     )
 
+    delivery_traceparent: bool = Field(
+        False, description="Whether deliveries bear the header traceparent, so that endpoints can continue their trace."
+    )
+
     metrics_listen: Address | None = Field(
         None, description="Where worker and beat serve /metrics: host:port. Unset: nowhere. The receiver always does."
+    )
+    sentry_dsn: SentryDsn | None = Field(
+        None, description="DSN of Sentry, where faults and dead runs are reported: https://KEY@host/1. Unset: nowhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="JSON lines, or lines for people: console.")

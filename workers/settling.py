@@ -6,7 +6,7 @@ is written only under the lease that its start had: a run that was given to anot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Update, bindparam, case, exists, select, update
 
-from workers import database, ids, retry
+from workers import database, faults, ids, retry, tracing
 from workers.delivery.messages import Outgoing, publish
 from workers.dispatcher import Dispatcher, Done
 from workers.execution import Discarded, Failed, Paused, Result, Succeeded
@@ -117,6 +117,7 @@ def _outgoing(succeeded: Sequence[Done]) -> list[Outgoing]:
             emit.type,
             emit.data,
             source=done.taken.reading.row.source,
+            traceparent=done.traceparent,
         )
         for done in succeeded
         for emit in done.context.emitted
@@ -177,6 +178,7 @@ def _outcome(result: Result, status: str) -> str:
 
 def _report(done: Done, outcome: str) -> None:
     lease, result = done.taken.lease, done.result
+    trace = tracing.trace_id(done.traceparent)
     _runs(lease.handler, outcome).inc()
     _seconds(lease.handler).observe(result.seconds)
     level = {"dead": "error", "waiting": "warning", "lost": "warning"}.get(outcome, "info")
@@ -189,7 +191,16 @@ def _report(done: Done, outcome: str) -> None:
         outcome=outcome,
         seconds=round(result.seconds, 4),
         error=result.summary,
+        **trace,
     )
+    if outcome == "dead":
+        _tell_of_death(done, trace)
+
+
+def _tell_of_death(done: Done, trace: Mapping[str, str]) -> None:
+    lease, row, result = done.taken.lease, done.taken.reading.row, done.result
+    about = {"event_id": lease.event_id, "event_type": row.type, "source": row.source, "handler": lease.handler}
+    faults.dead(result.error if isinstance(result, Failed) else "", {**about, **trace})
 
 
 # To find a metric of these labels takes as long as to count.

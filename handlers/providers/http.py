@@ -12,6 +12,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -33,7 +34,7 @@ from handlers.providers.answers import (
     wait_asked,
 )
 
-__all__ = ["RateLimit", "RestClient", "bad_answer", "segment"]
+__all__ = ["RateLimit", "RestClient", "bad_answer", "segment", "watch"]
 
 TIMEOUT, CONNECT_TIMEOUT = 10.0, 5.0
 """Seconds: between two pieces of an answer, and until a connection stands."""
@@ -47,6 +48,20 @@ _AGAIN = frozenset({502, 503, 504})
 _OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _VISIBLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _SHORTEST_KEY = 12
+
+
+Watch = Callable[[httpx.Request], AbstractContextManager[Callable[[int], object]]]
+"""A block around each exchange; what it gives is called with the status of the answer."""
+_watches: list[Watch] = []
+
+
+def watch(calls: Watch | None) -> None:
+    """Have every exchange of this process's clients with their APIs watched, or (None) no longer."""
+    _watches[:] = [] if calls is None else [calls]
+
+
+def _watched(request: httpx.Request) -> AbstractContextManager[Callable[[int], object]]:
+    return _watches[0](request) if _watches else nullcontext(lambda _status: None)
 
 
 @dataclass(slots=True)
@@ -198,6 +213,12 @@ class RestClient:
                 self._sleep(wait)
 
     def _attempt(self, request: httpx.Request, call: str, ends: float) -> httpx.Response:
+        with _watched(request) as answered:
+            response = self._send(request, call, ends)
+            answered(response.status_code)
+            return response
+
+    def _send(self, request: httpx.Request, call: str, ends: float) -> httpx.Response:
         left = max(ends - self._clock(), 0.001)
         timeout = httpx.Timeout(min(TIMEOUT, left), connect=min(CONNECT_TIMEOUT, left))
         request.extensions = {**request.extensions, "timeout": timeout.as_dict()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -89,6 +90,9 @@ class InMemory:
 
     def recall(self, step: str) -> bytes | None:
         return self._run.steps.get(step)
+
+    def stepping(self, step: str) -> AbstractContextManager[Callable[[], object]]:
+        return nullcontext(lambda: None)
 
     def record(self, step: str, value: bytes) -> None:
         self._run.steps[step] = value

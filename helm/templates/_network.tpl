@@ -71,6 +71,9 @@ spec:
     {{- if .redis }}
     {{- include "billhook.egress" $redis | nindent 4 }}
     {{- end }}
+    {{- if and .redis $policy.collector.to }}
+    {{- include "billhook.egress" $policy.collector | nindent 4 }}
+    {{- end }}
     {{- with .public }}
     {{- $ports := ternary (list) . (has "*" .) }}
     {{- include "billhook.egress" (dict "to" (include "billhook.public" $root | fromJsonArray) "ports" $ports) | nindent 4 }}

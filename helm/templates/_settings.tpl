@@ -30,7 +30,7 @@ the migration runs before there is one, and a change shows in the pods by itself
 {{- $secret := include "billhook.secret" .root -}}
 {{- $keys := .root.Values.existingSecret.keys -}}
 {{- if .root.Values.trial.enabled -}}
-{{- $keys = dict "databaseUrl" "database-url" "redisUrl" "redis-url" "encryptionKeys" "encryption-keys" "egressProxy" "" -}}
+{{- $keys = dict "databaseUrl" "database-url" "redisUrl" "redis-url" "encryptionKeys" "encryption-keys" "egressProxy" "" "sentryDsn" "" -}}
 {{- end -}}
 {{- $all := list (dict "variable" "DATABASE_URL" "path" "database-url" "name" $secret "key" $keys.databaseUrl) -}}
 {{- if not .databaseOnly -}}
@@ -40,6 +40,9 @@ the migration runs before there is one, and a change shows in the pods by itself
 {{- if $keys.egressProxy -}}
 {{- $all = append $all
     (dict "variable" "EGRESS_PROXY" "path" "egress-proxy" "name" $secret "key" $keys.egressProxy) -}}
+{{- end -}}
+{{- if $keys.sentryDsn -}}
+{{- $all = append $all (dict "variable" "SENTRY_DSN" "path" "sentry-dsn" "name" $secret "key" $keys.sentryDsn) -}}
 {{- end -}}
 {{- range $source, $options := include "billhook.sources" .root | fromJson -}}
 {{- range $option := list "secrets" "api_key" -}}
@@ -54,7 +57,7 @@ the migration runs before there is one, and a change shows in the pods by itself
 {{- toJson $all -}}
 {{- end -}}
 
-{{- /* Of {root, values, listen, port, handlers, databaseOnly}: the variables of a container. */ -}}
+{{- /* Of {root, component, values, listen, port, handlers, databaseOnly}: the variables of a container. */ -}}
 {{- define "billhook.environment" -}}
 - {name: BILLHOOK_STATE_DIR, value: /var/lib/billhook}
 {{- range include "billhook.references" . | fromJsonArray }}
@@ -78,6 +81,12 @@ the migration runs before there is one, and a change shows in the pods by itself
 {{- if .handlers }}
 {{- with include "billhook.handlers" .root }}
 - {name: BILLHOOK_HANDLERS, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- if and .root.Values.otel.endpoint (not .databaseOnly) (not (has .component (list "beat" "test"))) }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ quote .root.Values.otel.endpoint }}}
+{{- with .root.Values.otel.env }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 {{- with .values.env }}

@@ -28,6 +28,8 @@ def create_api(runtime: Runtime) -> Edge:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # It would trace each call by itself, with its path and what it refused, and may bring an exporter of its own.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     api.state.runtime = runtime
     api.state.doorman = Doorman(runtime, Throttle(runtime.settings.failed_verifications))

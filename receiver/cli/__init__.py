@@ -8,6 +8,7 @@ import traceback
 
 import typer
 
+from handlers.errors import BillhookError
 from receiver.cli import (
     authors,
     deliveries,
@@ -25,6 +26,7 @@ from receiver.cli import (
     tools,
 )
 from receiver.cli.output import INTERRUPTED, Commands, Failure, written
+from workers import faults
 
 app = typer.Typer(
     name="billhook",
@@ -63,6 +65,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:
+        if not isinstance(error, BillhookError):
+            faults.report(error)
         failure = Failure.of(error)
         print(f"billhook: {failure.message}", file=sys.stderr)
         if os.environ.get("BILLHOOK_LOG_LEVEL") == "debug":

@@ -38,6 +38,7 @@ def serve() -> None:
     _stoppable()
     from receiver import server
     from receiver.app import create_app
+    from workers import observing
 
     # A paused Redis must not hold an answer: without it deliveries are accepted all the same.
     runtime = _start(answer_within=1.0)
@@ -49,9 +50,11 @@ def serve() -> None:
         if not runtime.settings.sources:
             print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
 
+    observing.start(runtime.settings, "serve")
     receiver = create_app(runtime)
     config = server.configuration(receiver, runtime.settings.trusted_proxies, receiver.take)
     server.serve(config, listening, ready, drain=runtime.settings.drain_seconds, draining=receiver.drain)
+    observing.stop()
 
 
 def work(
@@ -76,11 +79,12 @@ def work(
     counted = tempfile.TemporaryDirectory(prefix="billhook-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = counted.name
     from handlers import loading, registry
-    from workers import worker
+    from workers import observing, worker
     from workers.vault import open_vault
 
     chosen = _chosen(queues)
     runtime = _start()
+    observing.start_parent(runtime.settings, "work")
     if "deliveries" in chosen:
         open_vault(runtime.settings)  # better refused here than found out by the first message
     sources = {name: source.provider for name, source in runtime.settings.sources.items()}
@@ -106,9 +110,11 @@ def _chosen(queues: str) -> list[str]:
 def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     """Tick: look for what is due every second. Two of them are harmless."""
     _stoppable()
+    from workers import observing
     from workers.beat import service
 
     runtime = _start()
+    observing.start_parent(runtime.settings, "beat")
     if metrics and runtime.settings.metrics_listen is not None:
         from prometheus_client import REGISTRY
 

@@ -21,6 +21,7 @@ DECIDED = {
     "redis_url": "existingSecret",
     "encryption_keys": "existingSecret",
     "egress_proxy": "existingSecret",
+    "sentry_dsn": "existingSecret",
 }
 """Settings that values give in another way, or the chart itself."""
 

@@ -32,7 +32,7 @@ PRIVATE = (
     "2002:7f00:1::",
 )
 PUBLIC = ("1.1.1.1", "93.184.216.34", "172.32.0.1", "169.253.0.1", "2606:4700:4700::1111")
-DATABASE, REDIS = "10.0.5.10", "10.0.5.20"
+DATABASE, REDIS, COLLECTOR = "10.0.5.10", "10.0.5.20", "10.0.5.30"
 """Where the value set `production` has them."""
 
 
@@ -229,3 +229,12 @@ def test_the_servers_of_a_trial_are_reached_by_its_own_pods_only(helm: Helm) -> 
         (peer,) = rule["from"]
         assert peer["podSelector"]["matchLabels"].items() <= labels["receiver"].items()
         assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "release"
+
+
+def test_what_is_traced_reaches_the_collector(helm: Helm) -> None:
+    found = policies(helm, "production")
+    reaching = {name for name, policy in found.items() if reaches(policy, COLLECTOR, 4318)}
+
+    assert {"receiver", "events", "deliveries", "schedules"} <= reaching
+    assert "migration" not in reaching
+    assert not [name for name, policy in policies(helm, "trial-guarded").items() if reaches(policy, COLLECTOR, 4318)]

@@ -60,7 +60,9 @@ def test_no_secret_is_rendered(helm: Helm, values: str) -> None:
 
 @pytest.mark.parametrize("values", SETS)
 def test_a_variable_has_a_secret_only_as_the_path_of_a_file(helm: Helm, values: str) -> None:
-    secret = re.compile(r"BILLHOOK_(DATABASE_URL|REDIS_URL|ENCRYPTION_KEYS|EGRESS_PROXY|.*__SECRETS|.*__API_KEY)")
+    secret = re.compile(
+        r"BILLHOOK_(DATABASE_URL|REDIS_URL|ENCRYPTION_KEYS|EGRESS_PROXY|SENTRY_DSN|.*__SECRETS|.*__API_KEY)"
+    )
     for found in pods(helm.render(values)):
         assert [name for name in found.environment if secret.fullmatch(name)] == []
 

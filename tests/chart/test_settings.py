@@ -22,6 +22,7 @@ SECRETS = {
     "?sentinel_password=an0ther&ssl_ca_certs=/etc/redis-tls/ca.crt",
     "encryption-keys": "nZ2VzT0m3Sl7H5m3kq7sVQ8n3mQ0o8r1m6Xo3yq5b3E=",
     "egress-proxy": "http://proxy.internal:4750",
+    "sentry-dsn": "https://0123456789abcdef@sentry.internal/7",
     "source-secret": "the secret of the trial",
 }
 """What is in the Secrets that value sets refer to, by key; any other key has a text of its own."""
@@ -95,6 +96,8 @@ def test_secrets_are_read_from_where_they_are_mounted(helm: Helm, running: Runni
     shop = loaded.sources["shop"]
     assert [secret.get_secret_value() for secret in shop.secrets] == ["text of shop-secrets"]
     assert shop.api_key is not None
+    assert loaded.sentry_dsn is not None
+    assert loaded.sentry_dsn.get_secret_value() == SECRETS["sentry-dsn"]
     assert shop.api_key.get_secret_value() == "text of shop-api-key"
 
 
@@ -150,6 +153,19 @@ def test_a_component_has_options_of_its_own(helm: Helm, running: Running) -> Non
 
     assert processes == {"events": 4, "schedules": 2}
     assert running.settings(pod(objects, "events")).retention_days == 60
+
+
+def test_receiver_and_workers_are_told_where_traces_go(helm: Helm) -> None:
+    told = {
+        found.component: (found.environment["OTEL_EXPORTER_OTLP_ENDPOINT"], found.environment["OTEL_TRACES_SAMPLER"])
+        for found in pods(helm.render("production"))
+        if "OTEL_EXPORTER_OTLP_ENDPOINT" in found.environment
+    }
+
+    assert told == dict.fromkeys(
+        ("receiver", "events", "deliveries", "schedules"),
+        ("http://collector.monitoring:4318", "parentbased_traceidratio"),
+    )
 
 
 def test_processes_listen_where_their_ports_are(helm: Helm, running: Running) -> None:

@@ -52,13 +52,14 @@ def test_each_version_is_the_one_that_is_tested() -> None:
         assert {name: pin for name, pin in pins(lock).items() if tested.get(name) != pin} == {}
 
 
-def test_what_the_project_needs_is_locked_for_the_image_and_no_extra_of_it() -> None:
+def test_what_the_project_needs_is_locked_for_the_image_and_of_its_extras_what_watches_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = (ROOT / "requirements-image.lock").read_text()
     entries = re.findall(r"^([a-z0-9._-]+)==(.*?)(?=^[a-z0-9]|\Z)", lock, re.MULTILINE | re.DOTALL)
     ours = {name for name, entry in entries if re.search(r"^ +#(?: via)? +billhook$", entry, re.MULTILINE)}
 
-    assert ours == names(project["dependencies"])
+    extras = project["optional-dependencies"]
+    assert ours == names([*project["dependencies"], *extras["otel"], *extras["sentry"]])
 
 
 def test_the_builder_gets_what_the_build_system_requires() -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry import trace
+from pydantic import SecretStr
 
+from handlers.providers.http import watch
 from handlers.registry import Registry
+from tests.acceptance.watchers import Collector
+from tests.conftest import SECRET
 from tests.workers.given import Clock
+from workers import observing
 from workers.app import Runtime
 from workers.clients import Clients
 from workers.dispatch import Dispatcher
+from workers.settings import Settings, Source
 
 
 @pytest.fixture
@@ -40,3 +47,23 @@ def dispatcher(
             clock=clock,
             chance=lambda: 0.0,
         )
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of traces; nobody is told of it."""
+    with Collector() as server:
+        yield server
+
+
+@pytest.fixture
+def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Where the spans of this process go, with `tracing.stop` at the latest."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    # OpenTelemetry allows a process one provider; each test has its own.
+    monkeypatch.setattr(trace, "set_tracer_provider", lambda _provider: None)
+    source = Source(provider="hisab", secrets=(SecretStr(SECRET),))
+    observing.start(Settings(sources={"shop": source}), "test")
+    yield collector
+    observing.stop()
+    watch(None)

@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from cryptography.fernet import Fernet, MultiFernet
-from sqlalchemy import JSON, Column, Engine, TextClause, inspect, select, text
+from sqlalchemy import JSON, Column, Engine, TextClause, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from handlers.signing import STANDARD, hmac_key
@@ -23,7 +23,7 @@ from tests.workers.given import NOW
 from workers import database
 from workers.database import SCHEMA, SchemaError, ensure_schema, migrate, revision
 from workers.delivery import keys
-from workers.models import Delivery, Endpoint, Model, Occurrence, Schedule
+from workers.models import Delivery, Endpoint, EventRow, Model, Occurrence, Schedule
 from workers.settings import Settings
 from workers.vault import decrypt
 
@@ -212,6 +212,26 @@ def test_going_back_leaves_alone_what_was_held_or_skipped(fresh: Engine) -> None
     with database.read(fresh) as connection:
         found = connection.exec_driver_sql("SELECT id, status, ring_at FROM occurrences ORDER BY id").all()
     assert [tuple(row) for row in found] == [("occ_1", "failed", None), ("occ_2", "failed", None)]
+
+
+def test_processes_from_before_and_of_now_write_events_side_by_side(fresh: Engine) -> None:
+    scheduled(fresh)
+    step(fresh, "0005")
+    with database.write(fresh) as connection:
+        connection.exec_driver_sql(_REPORT.replace("evt_1", "evt_2").replace("occ_1", "occ_2"))  # as 0004 writes it
+        connection.execute(update(EventRow).where(EventRow.id == "evt_2").values(traceparent=TRACE))
+
+    with database.read(fresh) as connection:
+        found = connection.execute(select(EventRow.id, EventRow.traceparent).order_by(EventRow.id)).all()
+    assert [tuple(row) for row in found] == [("evt_1", None), ("evt_2", TRACE)]
+
+    step(fresh, "0004")
+    with database.read(fresh) as connection:
+        left = connection.exec_driver_sql("SELECT id FROM events ORDER BY id").scalars().all()
+    assert left == ["evt_1", "evt_2"]
+
+
+TRACE = f"00-{1:032x}-{1:016x}-01"
 
 
 def test_the_code_wants_the_newest_revision_there_is() -> None:

@@ -17,7 +17,7 @@ from cryptography.fernet import MultiFernet
 from sqlalchemy import Connection, Engine, bindparam, select, update
 
 from handlers.vocabulary import INTERNAL
-from workers import database, ids, leases, retry
+from workers import database, ids, leases, retry, tracing
 from workers.database import Held
 from workers.delivery import health, keys, notices
 from workers.delivery.gate import Gate
@@ -42,6 +42,8 @@ class Courier:
     lease: timedelta
     """Longer than an exchange can take."""
     defaults: Defaults = field(default_factory=Defaults)
+    traceparent: bool = False
+    """Whether its requests bear that header."""
     in_flight: int = 400
     """Deliveries that are under way at once."""
     clock: Clock = utcnow
@@ -56,7 +58,9 @@ class Prepared:
     """Of the table of deliveries."""
     target: Target
     message: AnyRow = field(repr=False)
-    """Its type, source, content type and body."""
+    """Its type, source, content type, body and traceparent."""
+    span: tracing.Span = field(default=tracing.OFF, repr=False, compare=False)
+    """Of this attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +80,41 @@ def prepare(
         return []
     wanted = {"ids": sorted({row.message_id for row in rows})}
     messages = {row.id: row for row in connection.execute(_sent(connection.dialect.name), wanted)}
-    return [Prepared(row, targets[row.endpoint_id], messages[row.message_id]) for row in rows]
+    return [_prepared(row, targets[row.endpoint_id], messages[row.message_id]) for row in rows]
+
+
+def _prepared(row: AnyRow, target: Target, message: AnyRow) -> Prepared:
+    about = {
+        "http.request.method": "POST",
+        "billhook.delivery.id": row.id,
+        "billhook.message.id": message.id,
+        "billhook.message.type": message.type,
+        "billhook.endpoint.id": target.id,
+        "billhook.attempt": row.attempts + 1,
+    }
+    return Prepared(row, target, message, tracing.continued("deliver", "client", message.traceparent, about))
 
 
 @cache
 def _sent(dialect: str) -> Any:
     """What of messages is sent. Written once, because it takes longer to write than to run."""
-    parts = (Message.id, Message.type, Message.source, Message.content_type, Message.body)
+    parts = (Message.id, Message.type, Message.source, Message.content_type, Message.body, Message.traceparent)
     return select(*parts).where(database.among(dialect, Message.id, bindparam("ids")))
 
 
-def request(one: Prepared, timestamp: int) -> Request:
-    """The signed request; id stable, timestamp (Unix seconds) fresh (Standard Webhooks, "Webhook Headers")."""
+def request(one: Prepared, timestamp: int, *, traceparent: bool = False) -> Request:
+    """The signed request; id stable, timestamp (Unix seconds) fresh (Standard Webhooks, "Webhook Headers").
+
+    With `traceparent` it bears that header, where the attempt is traced and the endpoint has no such header of its own.
+    """
     target, message = one.target, one.message
     signed = keys.signed(target.keys, message.id, timestamp, message.body)
+    trace = one.span.traceparent if traceparent else None
+    own = any(name.lower() == tracing.HEADER for name, _ in target.headers)
+    traces = () if trace is None or own else ((tracing.HEADER, trace),)
     return Request(
         url=target.url,
-        headers=(("content-type", message.content_type), *target.headers, *signed.items()),
+        headers=(("content-type", message.content_type), *target.headers, *signed.items(), *traces),
         body=message.body,
         ca=target.ca,
         certificate=target.certificate,
@@ -109,6 +131,14 @@ def classify(answer: Answer, attempt: int, *, schedule: Sequence[timedelta], cha
         return Verdict("refused")
     wait = retry.next_delivery(attempt, chance=chance, retry_after=answer.retry_after, schedule=schedule)
     return Verdict("exhausted") if wait is None else Verdict(WAITING, wait)
+
+
+def note(one: Prepared, answer: Answer) -> None:
+    """End the span of an attempt. Neither the URL nor what the endpoint said is on it."""
+    one.span.note({"http.response.status_code": answer.status})
+    if not answer.ok:
+        one.span.fail(answer.error or str(answer.status))
+    one.span.end()
 
 
 _OURS = {"interrupted": timedelta(0), "proxy": timedelta(seconds=30)}
@@ -244,4 +274,5 @@ def _report(one: Prepared, answer: Answer, outcome: str, now: datetime) -> None:
         status=answer.status,
         error=answer.error,
         outcome=outcome,
+        **tracing.trace_id(one.span.traceparent),
     )

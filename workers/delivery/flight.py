@@ -25,7 +25,7 @@ from workers import database
 from workers.app import DELIVER, PROCESS, STOPPING, Runtime, app, ring, ringing, runtime
 from workers.database import Held
 from workers.delivery import line
-from workers.delivery.deliver import Courier, Ended, Prepared, prepare, record, request
+from workers.delivery.deliver import Courier, Ended, Prepared, note, prepare, record, request
 from workers.delivery.egress import Egress
 from workers.delivery.gate import Gate, Queue
 from workers.delivery.line import Line
@@ -267,7 +267,8 @@ class Flight:
 
     def _send(self, prepared: Sequence[Prepared]) -> None:
         timestamp = int(self._courier.clock().timestamp())
-        requests = {one.row.id: request(one, timestamp) for one in prepared}
+        told = self._courier.traceparent
+        requests = {one.row.id: request(one, timestamp, traceparent=told) for one in prepared}
         with self._stirred:
             self._under_way.update((one.row.id, one) for one in prepared)
         try:
@@ -280,6 +281,9 @@ class Flight:
 
     def _hear(self, answers: Mapping[str, Answer]) -> None:
         with self._stirred:
+            for key, answer in answers.items():
+                if key in self._under_way:
+                    note(self._under_way[key], answer)
             self._news.ended.update(answers)
             self._stirred.notify_all()
 
@@ -326,6 +330,7 @@ def courier_of(process: Runtime) -> Courier:
         gate=Gate(process.redis, settings.redis_prefix, lease),
         lease=lease,
         defaults=Defaults(places=settings.endpoint_concurrency, rate=settings.endpoint_rate),
+        traceparent=settings.delivery_traceparent,
         in_flight=settings.deliveries_in_flight,
     )
 

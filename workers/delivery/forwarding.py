@@ -25,7 +25,8 @@ _LONGEST_TYPE = 200
 def forward(connection: Connection, events: Sequence[AnyRow], *, now: datetime) -> list[str]:
     """Publish these events to the endpoints that forward and want them; the deliveries' ids.
 
-    The rows have `id`, `type`, `source`, `received_at` and `body`. One short statement where nobody forwards.
+    The rows have `id`, `type`, `source`, `received_at`, `traceparent` and `body`. One short statement where nobody
+    forwards.
     """
     if not events:
         return []
@@ -46,6 +47,7 @@ def _outgoing(event: AnyRow) -> Outgoing:
         source=event.source,
         forwarded=True,
         received_at=event.received_at,
+        traceparent=event.traceparent,
     )
 
 

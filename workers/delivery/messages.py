@@ -40,6 +40,8 @@ class Outgoing:
     content_type: str = JSON_TYPE
     received_at: datetime | None = None
     """When the event of a forwarded one came: it is not for endpoints that were added later, by a replay perhaps."""
+    traceparent: str | None = None
+    """The span that it came of."""
 
 
 def publish(
@@ -86,7 +88,7 @@ def wants(endpoint: AnyRow, one: Outgoing) -> bool:
 
 
 def _store(connection: Connection, outgoing: Sequence[Outgoing], now: datetime) -> set[str]:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": one.id,
             "event_id": one.event_id,
@@ -99,6 +101,8 @@ def _store(connection: Connection, outgoing: Sequence[Outgoing], now: datetime) 
         }
         for one in outgoing
     ]
+    if any(one.traceparent for one in outgoing):
+        rows = [row | {"traceparent": one.traceparent} for row, one in zip(rows, outgoing, strict=True)]
     return database.insert_new(connection, Message, rows)
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from handlers.errors import ProviderError, ProviderUnavailable
 from handlers.invoicing import NOT_AGREED
 from handlers.providers.http import RateLimit
-from workers import database, leases
+from workers import database, leases, tracing
 from workers.app import GENERATE, PROCESS, STOPPING, app, ring, ringing, runtime
 from workers.clients import Clients
 from workers.logs import log
@@ -140,24 +140,33 @@ def _behind_another() -> ColumnElement[bool]:
 
 def _generate(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
     """Do one occurrence: the ids of the events that report it, and whether its API failed."""
-    try:
-        return _issue(generator, row)
-    except ScheduleError:  # it was deleted meanwhile, and its occurrences with it
-        return [], False
+    about = {
+        "billhook.occurrence.id": row.id,
+        "billhook.schedule.id": row.schedule_id,
+        "billhook.source": row.source,
+        "billhook.attempt": row.attempts + 1,
+    }
+    with tracing.continued(f"generate {row.source}", "internal", None, about) as span:
+        try:
+            return _issue(generator, row, span)
+        except ScheduleError:  # it was deleted meanwhile, and its occurrences with it
+            return [], False
 
 
-def _issue(generator: Generator, row: AnyRow) -> tuple[list[str], bool]:
+def _issue(generator: Generator, row: AnyRow, span: tracing.Span) -> tuple[list[str], bool]:
     if row.starts - row.attempts > generator.settings.max_starts:
         died = f"its process died {generator.settings.max_starts} times while it was generated"
         return end(generator, row, Outcome(error=ProviderUnavailable("DIED", died))), False
     try:
         outcome = issuing.issue(generator, row)
     except ProviderError as error:
+        span.fail(error.code, str(error))
         _learn(generator, row.source, error)
         return _failed(generator, row, error)
     except ScheduleError:
         raise
     except Exception as error:  # a fault of ours: it must not keep other occurrences waiting
+        span.fail(type(error).__name__, str(error))
         log.exception("generating failed", action="generation_failed", occurrence_id=row.id)
         return postpone(generator, row, ProviderError("UNEXPECTED", type(error).__name__)), False
     _learn(generator, row.source, None)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from handlers.providers.hisab.client import HisabClient
+from tests.acceptance.watchers import Collector
 from tests.workers.given import NOW, Clock, change, only, rows, rung
 from tests.workers.schedule.given import (
     DAY,
@@ -32,7 +33,7 @@ from tests.workers.schedule.given import (
     reported,
     several,
 )
-from workers import database, inbox, leases
+from workers import database, inbox, leases, tracing
 from workers.app import GENERATE, PROCESS, Runtime
 from workers.clients import Clients
 from workers.models import EventRow, Occurrence, Schedule
@@ -45,6 +46,31 @@ from workers.schedule.schedules import add
 from workers.schedule.tick import tick
 
 # One invoice
+
+
+def test_an_occurrence_is_a_trace_that_the_event_on_it_belongs_to(
+    generator: Generator, customer: str, network: Network, traced: Collector
+) -> None:
+    occurrence = planned(generator, customer)
+
+    (event_id,) = generate(generator, [occurrence])
+    tracing.stop()
+
+    (span,) = [span for span in traced.spans if span.parent == ""]
+    assert (span.name, span.failed, span.attributes["billhook.occurrence.id"]) == ("generate shop", False, occurrence)
+    assert {(call.kind, call.parent, call.trace_id) for call in traced.spans if call is not span} >= {
+        ("CLIENT", span.id, span.trace_id)
+    }
+    event = only(generator.engine, EventRow)
+    assert (event.id, event.traceparent.split("-")[1:3]) == (event_id, [span.trace_id, span.id])
+
+
+def test_an_occurrence_that_is_refused_says_so_in_its_trace(generator: Generator, traced: Collector) -> None:
+    generate(generator, [planned(generator, "cus_unknown")])
+    tracing.stop()
+
+    (span,) = [span for span in traced.spans if span.parent == ""]
+    assert (span.failed, span.attributes["error.type"]) == (True, only(generator.engine, Occurrence).error_code)
 
 
 def test_an_occurrence_becomes_a_draft_with_what_the_schedule_says(
