@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -178,18 +178,25 @@ class Billing:
     keeping: Callable[[Any], Keeping] | None = None
 
 
+_EXACT = Context(prec=100)
+"""The longest numbers that an item may have multiply to fewer digits."""
+
+
 def total(items: Sequence[Mapping[str, str]], *, digits: int, tax_rate: str) -> Decimal:
     """What the items come to: each is rounded half up to `digits` decimals on its own, and so is the tax on it.
 
     `tax_rate` is the one, in percent, of items without.
     """
     unit = Decimal(1).scaleb(-digits)
-    amounts = [
-        (Decimal(item["quantity"]) * Decimal(item["unit_price"])).quantize(unit, ROUND_HALF_UP) for item in items
-    ]
-    rates = [Decimal(item.get("tax_rate", tax_rate)) for item in items]
-    taxes = [(amount * rate / 100).quantize(unit, ROUND_HALF_UP) for amount, rate in zip(amounts, rates, strict=True)]
-    return sum(amounts, Decimal(0)) + sum(taxes, Decimal(0))
+    with localcontext(_EXACT):
+        amounts = [
+            (Decimal(item["quantity"]) * Decimal(item["unit_price"])).quantize(unit, ROUND_HALF_UP) for item in items
+        ]
+        rates = [Decimal(item.get("tax_rate", tax_rate)) for item in items]
+        taxes = [
+            (amount * rate / 100).quantize(unit, ROUND_HALF_UP) for amount, rate in zip(amounts, rates, strict=True)
+        ]
+        return sum(amounts, Decimal(0)) + sum(taxes, Decimal(0))
 
 
 __all__ = [

@@ -68,6 +68,7 @@ def create_app(runtime: Runtime) -> Receiver:
         return inbox.accept(held, arrivals, window)
 
     clients = _askable(settings)
+    of_management = Clients(settings, deadline=30.0)  # as long as a worker's that generates invoices may take
     gatherer = Gatherer(accept, lambda arrivals: inbox.announce(window, arrivals), max_waiting=settings.max_waiting)
 
     @asynccontextmanager
@@ -80,13 +81,14 @@ def create_app(runtime: Runtime) -> Receiver:
         await gatherer.close()
         held.close()
         clients.close()
+        of_management.close()
 
     router = Starlette(
         routes=[
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route("/metrics", health.metrics),
-            *(_management(runtime) if settings.management else ()),
+            *(_management(runtime, of_management) if settings.management else ()),
         ],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
@@ -97,13 +99,13 @@ def create_app(runtime: Runtime) -> Receiver:
     return Receiver(Webhooks(settings, gatherer, client=clients.get), router)
 
 
-def _management(runtime: Runtime) -> list[BaseRoute]:
+def _management(runtime: Runtime, clients: Clients) -> list[BaseRoute]:
     """What people and their programs use; made when it is first asked for: who only receives has no cost of it."""
 
     def api() -> ASGIApp:
         from receiver.api import create_api
 
-        return create_api(runtime)
+        return create_api(runtime, clients)
 
     return [Mount("/api/v1", Late(api))]
 

@@ -68,6 +68,16 @@ def carry_out(
     return _carry_out(engine, do, now, asked, vault)
 
 
+def before(engine: Engine, asked: Asked, now: datetime, *, vault: MultiFernet | None) -> Answered | None:
+    """What was answered to this request before; None where it is new. Raises OtherRequest.
+
+    For who has to ask somebody else first whether the change can be made, which must not be asked twice.
+    """
+    with database.read(engine) as connection:
+        known = select(IdempotencyKey.key).where(_of(asked), IdempotencyKey.created_at >= now - KEPT)
+        return None if connection.execute(known).first() is None else _before(connection, asked, vault)
+
+
 def forget(engine: Engine, now: datetime, limit: int) -> int:
     """Delete keys that are older than `KEPT`, at most so many; how many."""
     old = select(IdempotencyKey.caller, IdempotencyKey.key).where(IdempotencyKey.created_at < now - KEPT).limit(limit)

@@ -30,10 +30,11 @@ def page(
     *,
     after: str | None,
     limit: int,
+    oldest_first: bool = False,
 ) -> Page:
-    """The `limit` newest of these rows behind the id `after`. The rows have a column `id`."""
-    statement = rows.order_by(key.desc()).limit(limit + 1)
+    """The `limit` newest, or oldest, of these rows behind the id `after`. The rows have a column `id`."""
+    statement = rows.order_by(key if oldest_first else key.desc()).limit(limit + 1)
     if after is not None:
-        statement = statement.where(key < after)
+        statement = statement.where(key > after if oldest_first else key < after)
     found = connection.execute(statement).all()
     return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)

@@ -282,6 +282,8 @@ class Schedule(Model):
             where=text("external_id IS NOT NULL"),
             unique=True,
         ),
+        # What lists are found by: any of these may be rare.
+        *(Index(f"ix_schedules_{name}_id", name, "id") for name in ("source", "status", "customer_id", "frequency")),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)

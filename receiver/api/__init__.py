@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from receiver.api import deliveries, endpoint_health, endpoints, events, keys, messages, recovering
+from receiver.api import deliveries, endpoint_health, endpoints, events, keys, messages, recovering, recurring
 from receiver.api.access import Doorman
 from receiver.api.edge import Edge
 from receiver.api.errors import register
@@ -15,12 +15,16 @@ from receiver.api.schema import described
 from receiver.throttle import Throttle
 from receiver.versions import VERSION
 from workers.app import Runtime
+from workers.clients import Clients
+from workers.schedule.at_once import AtOnce
+from workers.schedule.browsing import Counts
+from workers.schedule.generator import Generator
 
 PREFIX = "/api/v1"
 
 
-def create_api(runtime: Runtime) -> Edge:
-    """The application under `/api/v1`, over this process's database and Redis."""
+def create_api(runtime: Runtime, clients: Clients) -> Edge:
+    """The application under `/api/v1`, over this process's database, Redis, and clients of the sources' APIs."""
     api = FastAPI(
         title="Billhook",
         version=VERSION,
@@ -33,7 +37,10 @@ def create_api(runtime: Runtime) -> Edge:
     )
     api.state.runtime = runtime
     api.state.doorman = Doorman(runtime, Throttle(runtime.settings.failed_verifications))
-    for resource in (events, messages, deliveries, endpoints, endpoint_health, recovering, keys):
+    generator = Generator(engine=runtime.engine, settings=runtime.settings, clients=clients, redis=runtime.redis)
+    api.state.at_once = AtOnce(generator)
+    api.state.counts = Counts()
+    for resource in (events, messages, deliveries, endpoints, endpoint_health, recovering, keys, recurring):
         api.include_router(resource.router)
     described(api)
     register(api)

@@ -78,8 +78,12 @@ class Many(BaseModel, Generic[T]):
 
 def many(found: Page, shown: Callable[[AnyRow], T]) -> Many[T]:
     """A page as it is answered."""
-    pagination = Pagination(next_cursor=cursor_of(found.after), has_more=found.after is not None)
-    return Many(data=[shown(row) for row in found.rows], meta=Meta(pagination=pagination))
+    return Many(data=[shown(row) for row in found.rows], meta=Meta(pagination=pagination_of(found)))
+
+
+def pagination_of(found: Page) -> Pagination:
+    """Where a page's list goes on."""
+    return Pagination(next_cursor=cursor_of(found.after), has_more=found.after is not None)
 
 
 class Pages(BaseModel):
@@ -154,5 +158,5 @@ _MEANINGS = {
     413: "The body is too large.",
     429: "Too many requests; ask again after `Retry-After` seconds.",
     500: "Something went wrong here.",
-    503: "The database does not answer; ask again after `Retry-After` seconds.",
+    503: "The database, or a provider, does not answer; ask again after `Retry-After` seconds.",
 }

@@ -22,7 +22,7 @@ from receiver.api.errors import ApiError
 from workers import idempotency
 from workers.api_keys import Caller
 from workers.app import Runtime, ring
-from workers.idempotency import Answered, Asked
+from workers.idempotency import Answered, Asked, Do
 from workers.leases import utcnow
 from workers.vault import open_vault
 
@@ -68,17 +68,39 @@ class Change:
         `do` works on the database by `self.runtime.engine` alone, and what it does commits or fails as a whole.
         """
 
-        def answer(_connection: Any) -> Answered:
+        def once(_connection: Any) -> Answered:
             made = do()
             body = b"" if made is None else One(data=made).model_dump_json().encode()
             return Answered(204 if made is None else status, body)
 
-        vault = self.vault if self.asked is not None else None
-        answered = idempotency.carry_out(self.runtime.engine, answer, self.now, asked=self.asked, vault=vault)
+        answered = self._once(once)
         for task, ids in rings:
             if ids:
                 ring(task, ids)
         return _response(answered)
+
+    def begin(self, do: Callable[[], str], *, first: Callable[[], None]) -> tuple[str, bool]:
+        """Begin, once for its key, what goes on after the transaction: the id of it, and whether it was begun before.
+
+        Who asks again is answered with what has become of it. `first` asks somebody else whether it can be begun, which
+        must not be in a transaction; it is not asked again for what was begun.
+        """
+        begun = None
+        if self.asked is not None:
+            begun = idempotency.before(self.runtime.engine, self.asked, self.now, vault=self.vault)
+        if begun is None:
+            first()
+            begun = self._once(lambda _: Answered(202, do().encode()))
+        return begun.body.decode(), begun.before
+
+    def _once(self, do: Do) -> Answered:
+        vault = self.vault if self.asked is not None else None
+        return idempotency.carry_out(self.runtime.engine, do, self.now, asked=self.asked, vault=vault)
+
+
+def answer(made: BaseModel, status: int, *, before: bool = False) -> Response:
+    """What was made, as it is answered; `before`: to who asked for it already."""
+    return _response(Answered(status, One(data=made).model_dump_json().encode(), before))
 
 
 def _response(answered: Answered) -> Response:

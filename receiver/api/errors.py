@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from handlers.errors import BillhookError
+from handlers.errors import BillhookError, ProviderError, ProviderUnavailable
 from receiver.api.edge import REQUEST_ID
 from workers import database
 from workers.api_keys import NoApiKey
 from workers.delivery.errors import HasSucceeded, NoDelivery, NoEndpoint, WrongState
 from workers.idempotency import OtherRequest
 from workers.logs import log
+from workers.models import prose
 from workers.schedule.errors import ScheduleError
 from workers.vault import VaultError
 
@@ -106,7 +108,15 @@ def register(api: FastAPI) -> None:
     @api.exception_handler(BillhookError)
     def ours(_request: Request, error: BillhookError) -> JSONResponse:
         status, code, details = _status_of(error)
-        return _answer(status, code, str(error), details)
+        return _answer(status, code, prose(str(error)), details)
+
+    @api.exception_handler(ProviderError)
+    def of_provider(_request: Request, error: ProviderError) -> JSONResponse:
+        details = {"code": error.code}
+        if isinstance(error, ProviderUnavailable):
+            wait = math.ceil(min(error.retry_after or 5.0, 3600.0))
+            return _answer(503, "PROVIDER_UNAVAILABLE", str(error), details, {"Retry-After": str(wait)})
+        return _answer(409, "PROVIDER_REFUSED", str(error), details)
 
     @api.exception_handler(SQLAlchemyError)
     def of_database(request: Request, error: SQLAlchemyError) -> JSONResponse:
@@ -146,7 +156,7 @@ def _field(location: Sequence[int | str]) -> str:
     named = ""
     for part in location[1:] or location:
         named += f"[{part}]" if isinstance(part, int) else f".{part}" if named else str(part)
-    return named
+    return prose(named)
 
 
 def _plain(message: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from handlers.errors import ProviderError, ProviderUnavailable
 from handlers.invoicing import CUSTOMER_INACTIVE
@@ -12,7 +12,7 @@ from workers import audit_log, database
 from workers.models import AnyRow, Occurrence, Schedule
 from workers.schedule import rhythm
 from workers.schedule.completion import OPEN
-from workers.schedule.errors import ScheduleError, invalid_state
+from workers.schedule.errors import NOT_FOUND, ScheduleError, invalid_state
 from workers.schedule.generate import generate
 from workers.schedule.generator import Generator, billing, client
 from workers.schedule.schedules import get, read
@@ -26,14 +26,36 @@ def generate_now(generator: Generator, schedule_id: str, *, issue_date: date | N
     ScheduleError (NOT_FOUND; INVALID_STATE unless it is active and nothing of it is under way; CUSTOMER_INACTIVE), and
     ProviderError where the provider cannot say whether the customer is active.
     """
+    expect_billable(generator, schedule_id)
+    planned = plan_now(generator, schedule_id, issue_date=issue_date, actor=actor)
+    generate(generator, [planned])
+    return occurrence_of(generator.engine, planned)
+
+
+def expect_billable(generator: Generator, schedule_id: str) -> None:
+    """Ask whether its next invoice may be made at all; the provider is called. Raises as `generate_now`."""
     schedule = get(generator.engine, schedule_id)
     _expect_active(schedule)
     _check_customer(generator, schedule)
+
+
+def plan_now(generator: Generator, schedule_id: str, *, issue_date: date | None = None, actor: str) -> str:
+    """Use up the next due date; the id of its occurrence, which is due at once. No call leaves this process.
+
+    Raises ScheduleError (NOT_FOUND; INVALID_STATE unless it is active and nothing of it is under way).
+    """
     with database.write(generator.engine) as connection:
-        planned = _plan(connection, generator, schedule_id, issue_date, actor)
-    generate(generator, [planned])
-    with database.read(generator.engine) as connection:
-        return connection.execute(select(*Occurrence.__table__.columns).where(Occurrence.id == planned)).one()
+        return _plan(connection, generator, schedule_id, issue_date, actor)
+
+
+def occurrence_of(engine: Engine, occurrence_id: str) -> AnyRow:
+    """An occurrence as it is now. Raises ScheduleError (NOT_FOUND) where its schedule was deleted."""
+    with database.read(engine) as connection:
+        rows = select(*Occurrence.__table__.columns).where(Occurrence.id == occurrence_id)
+        row = connection.execute(rows).one_or_none()
+    if row is None:
+        raise ScheduleError(NOT_FOUND, "the schedule was deleted, and its history with it")
+    return row
 
 
 def _check_customer(generator: Generator, schedule: AnyRow) -> None:
@@ -49,7 +71,6 @@ def _check_customer(generator: Generator, schedule: AnyRow) -> None:
 
 
 def _plan(connection: Connection, generator: Generator, schedule_id: str, issue_date: date | None, actor: str) -> str:
-    """Use up the next due date; the id of its occurrence."""
     now = generator.clock()
     schedule = read(connection, schedule_id, lock=True)
     _expect_active(schedule)

@@ -21,6 +21,10 @@ from workers.settings import Settings
 CATCH_UP = ("all", "latest", "none")
 LONGEST_TEXT = 255
 MOST_ITEMS = 500
+MOST_OCCURRENCES = 1_000_000
+"""More than there are weeks until the year 9999."""
+_DEEPEST = 8
+_WHOLE = 2**53
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,10})?")
 _OF_RULE = ("interval_count", "day_of_month", "day_of_week", "end_date", "max_occurrences")
@@ -56,7 +60,10 @@ class Plan:
 
 def check(settings: Settings, plan: Plan) -> None:
     """Raise ScheduleError (VALIDATION_ERROR) that names each field of the plan which cannot be as it is."""
-    problems = [*_of_source(settings, plan), *_of_texts(plan), *_of_items(plan.items), *_of_rule(plan)]
+    problems = [
+        *_of_source(settings, plan), *_of_texts(plan), *_of_items(plan.items), *_of_options(plan.options),
+        *_of_rule(plan),
+    ]  # fmt: skip
     if not problems:
         problems = list(_of_provider(billing_of(settings, plan.source), plan))
     if problems:
@@ -69,6 +76,24 @@ def billing_of(settings: Settings, source: str) -> Billing:
     if billing is None:
         raise KeyError(source)
     return billing
+
+
+def sources_that_bill(settings: Settings) -> list[str]:
+    """The sources with which invoices can be made."""
+    return [
+        name
+        for name, source in settings.sources.items()
+        if source.api_key is not None and PROVIDERS[source.provider].billing is not None
+    ]
+
+
+def only_source(settings: Settings) -> str:
+    """The source that is meant where none is named. Raises ScheduleError unless just one can bill."""
+    found = sources_that_bill(settings)
+    if len(found) != 1:
+        there = f"there are {', '.join(found)}" if found else "none in the settings has an api_key"
+        raise invalid(Problem("source", f"must be named: {there}"))
+    return found[0]
 
 
 def rhythm_of(plan: Plan) -> Rhythm:
@@ -110,11 +135,29 @@ def _of_items(items: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
             yield Problem(f"items[{place}]", f"{unknown[0]!r} is none of {', '.join(_OF_ITEMS)}")
         description = item.get("description")
         if not isinstance(description, str) or not description.strip() or not _storable(description):
-            yield Problem(f"items[{place}].description", "must not be empty")
+            yield Problem(f"items[{place}].description", "must be text that can be stored, and not empty")
         for name in ("quantity", "unit_price", *(["tax_rate"] if "tax_rate" in item else [])):
             value = item.get(name)
             if not isinstance(value, str) or _DECIMAL.fullmatch(value) is None:
                 yield Problem(f"items[{place}].{name}", "must be a decimal number, such as 1300.00")
+
+
+def _of_options(options: Mapping[str, Any]) -> Iterator[Problem]:
+    if not _plain(options, _DEEPEST):
+        yield Problem("options", "may have text, whole numbers, true, false, null, and lists and objects of these")
+
+
+def _plain(value: Any, depth: int) -> bool:
+    """Whether any database can keep it as JSON, and it comes back as it was."""
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, int):
+        return -_WHOLE <= value <= _WHOLE
+    if isinstance(value, Mapping):
+        return depth > 0 and all(_storable(name) and _plain(one, depth - 1) for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_plain(one, depth - 1) for one in value)
+    return value is None
 
 
 def _storable(text: str) -> bool:
@@ -128,6 +171,8 @@ def _of_rule(plan: Plan) -> Iterator[Problem]:
     except ValueError as error:
         yield problem_of(str(error))
         return
+    if plan.max_occurrences is not None and plan.max_occurrences > MOST_OCCURRENCES:
+        yield Problem("max_occurrences", f"must be at most {MOST_OCCURRENCES}")
     for name in _OF_RULE:  # each by itself, so that all that is wrong is said at once
         try:
             Rule(Frequency(plan.frequency), plan.start_date, **{name: getattr(plan, name)})

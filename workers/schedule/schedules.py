@@ -16,7 +16,7 @@ from workers import audit_log, database, ids
 from workers.models import RUNNING, WAITING, AnyRow, Occurrence, Schedule
 from workers.schedule import plans, rhythm
 from workers.schedule.drafts import draft_of
-from workers.schedule.errors import NOT_FOUND, QUOTA_EXCEEDED, Problem, ScheduleError, invalid
+from workers.schedule.errors import NOT_FOUND, QUOTA_EXCEEDED, Problem, ScheduleError, invalid, invalid_state
 from workers.schedule.plans import Plan
 from workers.settings import Settings
 
@@ -135,10 +135,13 @@ def find(
         return connection.execute(statement.limit(limit)).all()
 
 
-def get(engine: Engine, schedule_id: str) -> AnyRow:
-    """One schedule. Raises ScheduleError (NOT_FOUND)."""
+def get(engine: Engine, schedule_id: str, *, lock: bool = False) -> AnyRow:
+    """One schedule; `lock`, within `database.together`: as it stays until that ends.
+
+    Raises ScheduleError (NOT_FOUND).
+    """
     with database.read(engine) as connection:
-        return read(connection, schedule_id)
+        return read(connection, schedule_id, lock=lock)
 
 
 def read(connection: Connection, schedule_id: str, *, lock: bool = False, share: bool = False) -> AnyRow:
@@ -226,10 +229,13 @@ def coming_of(settings: Settings, plan: Plan, count: int, now: datetime) -> list
 def preview(settings: Settings, row: Any, count: int, now: datetime, *, issued: date | None = None) -> list[Coming]:
     """The next `count` due dates of a schedule, from the next one on, as it is now; less where it ends.
 
-    `issued` is the date that the invoices will bear, where that is not the due date.
+    `issued` is the date that the invoices will bear, where that is not the due date. Raises ScheduleError
+    (INVALID_STATE where its source cannot bill any more).
     """
     if row.status not in LIVE:
         return []
+    if row.source not in plans.sources_that_bill(settings):
+        raise invalid_state(f"its source {row.source!r} is not in the settings, or has no api_key")
     billing = plans.billing_of(settings, row.source)
     coming = []
     for index in range(row.next_index, row.next_index + count):

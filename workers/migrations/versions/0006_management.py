@@ -13,6 +13,9 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+_OF_SCHEDULES = ("source", "status", "customer_id", "frequency")
+"""What lists of schedules are filtered by."""
+
 
 _ENDED = "status IN ('succeeded', 'exhausted', 'refused', 'cancelled')"
 _FAILED = "status IN ('exhausted', 'refused', 'cancelled')"
@@ -49,7 +52,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("caller", "key", name="pk_idempotency_keys"),
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
-
+    for column in _OF_SCHEDULES:
+        op.create_index(f"ix_schedules_{column}_id", "schedules", [column, "id"])
     op.create_index("ix_messages_created_at", "messages", ["created_at"])
     op.create_index("ix_messages_type", "messages", ["type", "id"])
     _partial("ix_deliveries_ended", "deliveries", ["endpoint_id", "status", "id"], _ENDED)
@@ -58,6 +62,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    for column in _OF_SCHEDULES:
+        op.drop_index(f"ix_schedules_{column}_id", "schedules")
     op.create_index("ix_deliveries_endpoint_id", "deliveries", ["endpoint_id"])
     op.drop_index("ix_deliveries_failed", "deliveries")
     op.drop_index("ix_deliveries_ended", "deliveries")
