@@ -71,7 +71,10 @@ def numbered(
     ids = select(Schedule.id).where(*meant.conditions()).order_by(order).offset((number - 1) * size).limit(size)
     rows = select(*Schedule.__table__.columns).where(Schedule.id.in_(ids)).order_by(order)
     with database.read(engine) as connection:
-        return Numbered(connection.execute(rows).all(), counts.of(connection, meant))
+        found = connection.execute(rows).all()
+        if len(found) < size and (found or number == 1):  # it is the last one
+            return Numbered(found, (number - 1) * size + len(found))
+        return Numbered(found, counts.of(connection, meant))
 
 
 def history(engine: Engine, schedule_id: str, *, after: str | None = None, limit: int = 20) -> Page:

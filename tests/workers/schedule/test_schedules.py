@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from workers.schedule import tick as ticking
 from workers.schedule.errors import ScheduleError
 from workers.schedule.generator import Generator
 from workers.schedule.rhythm import start_of_day
-from workers.schedule.schedules import add, find
+from workers.schedule.schedules import add, coming_of, find
 from workers.schedule.tick import tick
 from workers.settings import Settings, Source
 
@@ -109,6 +110,13 @@ def test_a_start_in_the_past_anchors_the_rhythm_and_makes_no_invoice_for_it(sett
         ({"end_date": date(2026, 6, 4)}, "end_date: must not be before"),
         ({"start_date": date(2026, 1, 1), "end_date": date(2026, 6, 4)}, "leaves no due date from today on"),
         ({"start_date": date(2026, 1, 1), "max_occurrences": 3}, "leaves no due date from today on"),
+        ({"max_occurrences": 2**31}, "max_occurrences: must be at most"),
+        ({"options": {"a": ["\x00"]}}, "options: may have"),
+        ({"options": {"a": "\ud800"}}, "options: may have"),
+        ({"options": {"a": 2**64}}, "options: may have"),
+        ({"options": {"a": 0.5}}, "options: may have"),
+        ({"options": {"\x00": None}}, "options: may have"),
+        ({"options": {"a": [[[[[[[[[]]]]]]]]]}}, "options: may have"),
     ],
 )
 def test_what_a_schedule_cannot_be_is_said_by_its_field(
@@ -132,6 +140,18 @@ def test_money_that_is_no_decimal_string_is_refused(tmp_path: Any, price: object
 
     with pytest.raises(ScheduleError, match=r"items\[0\].unit_price: "):
         add(None, settings, plan(items=[{**HOUR, "unit_price": price}]), actor=ACTOR, now=NOW)  # type: ignore[arg-type]
+
+
+def test_the_longest_numbers_are_multiplied_exactly(tmp_path: Any) -> None:
+    settings = Settings(
+        state_dir=tmp_path, sources={"shop": Source(provider="hisab", secrets=SECRET, api_key="hisab_test_key")}
+    )
+    most = {**HOUR, "quantity": f"{'9' * 15}.{'9' * 10}", "unit_price": f"{'9' * 15}.{'9' * 10}"}
+
+    (coming,) = coming_of(settings, plan(items=[most]), 1, NOW)
+
+    # (10^15 - 10^-10)^2, and a fifth of that as tax
+    assert coming.total == Decimal("1199999999999999999999999760000.00")
 
 
 # The tick
