@@ -25,6 +25,7 @@ from workers.app import Runtime
 from workers.clients import Clients
 from workers.database import Held
 from workers.inbox import Arrival, Outcome, Window
+from workers.schedule.generator import DEADLINE
 from workers.settings import Settings, SettingsError
 
 
@@ -68,7 +69,7 @@ def create_app(runtime: Runtime) -> Receiver:
         return inbox.accept(held, arrivals, window)
 
     clients = _askable(settings)
-    of_management = Clients(settings, deadline=30.0)  # as long as a worker's that generates invoices may take
+    of_management = Clients(settings, deadline=DEADLINE)
     gatherer = Gatherer(accept, lambda arrivals: inbox.announce(window, arrivals), max_waiting=settings.max_waiting)
 
     @asynccontextmanager

@@ -377,7 +377,9 @@ def test_every_error_code_that_is_named_is_one() -> None:
     named = set(re.findall(r"`([A-Z]+_[A-Z_]+|DIED|AMBIGUOUS)`", GUIDE)) - {"BILLHOOK_"}
     ours = {name for name in named if not name.startswith("BILLHOOK_")}
     text = "".join(
-        path.read_text("utf-8") for folder in ("handlers", "workers") for path in (ROOT / folder).rglob("*.py")
+        path.read_text("utf-8")
+        for folder in ("handlers", "workers", "receiver")
+        for path in (ROOT / folder).rglob("*.py")
     )
 
     assert set(of_commands) - constants == set()
