@@ -43,7 +43,9 @@ class EventRow(Model):
     __table_args__ = (
         UniqueConstraint("source", "delivery_id"),
         UniqueConstraint("source", "event_key"),
-        partial("ix_events_status", "status", where=text("status IN ('waiting', 'dead')")),
+        # Whatever of status, source and type is asked for, `seeks` finds it here, newest first.
+        Index("ix_events_seek", "status", "source", "type", "id"),
+        partial("ix_events_object", "object_id", "id", where=text("object_id IS NOT NULL")),
         # What of an object nobody planned yet.
         partial("ix_events_unplanned", "object_id", where=text("ring_at IS NOT NULL")),
         partial("ix_events_reconciled", "source", "object_id", "type", where=text("reconciled")),
@@ -99,6 +101,7 @@ class HandlerRun(Work, Model):
         # The places of handlers with a limit, and who waits for one.
         partial("uq_handler_runs_slot", "handler", "slot", where=text("slot IS NOT NULL"), unique=True),
         partial("ix_handler_runs_waiting", "handler", "next_attempt_at", where=text("status = 'waiting'")),
+        Index("ix_handler_runs_seek", "handler", "status", "id"),
     )
 
     event_id: Mapped[str] = mapped_column(ForeignKey("events.id"))
@@ -145,6 +148,34 @@ class OnceKey(Model):
     """Outlives the run."""
     done: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime]
+
+
+class Tally(Model):
+    """How many there were in a minute or hour that is over; `workers.tally` says of what."""
+
+    __tablename__ = "tallies"
+
+    what: Mapped[str] = mapped_column(String(8), primary_key=True)
+    """events, runs or attempts."""
+    step: Mapped[str] = mapped_column(String(6), primary_key=True)
+    """minute or hour."""
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    """When that began."""
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    """Of events the source, of runs the handler."""
+    kind: Mapped[str] = mapped_column(Text, primary_key=True)
+    """Of events the type, of attempts the class of their duration."""
+    outcome: Mapped[str] = mapped_column(String(12), primary_key=True)
+    amount: Mapped[int]
+
+
+class StaleHour(Model):
+    """That something of an hour has changed which may have been tallied; the hour is tallied again."""
+
+    __tablename__ = "stale_hours"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[datetime]
 
 
 class Message(Model):
@@ -378,5 +409,5 @@ class Occurrence(Work, Model):
 __all__ = [
     "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "ApiKey", "Attempt", "AuditEntry", "Delivery", "Endpoint",
     "EndpointKey", "EventRow", "HandlerRun", "IdempotencyKey", "Message", "Model", "Occurrence", "OnceKey", "Schedule",
-    "Step", "Utc", "Work", "prose",
+    "StaleHour", "Step", "Tally", "Utc", "Work", "prose",
 ]  # fmt: skip

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from receiver.api import deliveries, endpoint_health, endpoints, events, keys, messages, recovering
+from receiver.api import (
+    audit, deliveries, endpoint_health, endpoints, events, keys, messages, recovering, replays, runs, sources, stats,
+)  # fmt: skip
 from receiver.api.access import Doorman
 from receiver.api.edge import Edge
 from receiver.api.errors import register
@@ -17,6 +19,10 @@ from receiver.versions import VERSION
 from workers.app import Runtime
 
 PREFIX = "/api/v1"
+RESOURCES = (
+    events, replays, runs, sources, messages, deliveries, endpoints, endpoint_health, recovering, stats, keys, audit,
+)  # fmt: skip
+"""In the order in which they are described."""
 
 
 def create_api(runtime: Runtime) -> Edge:
@@ -33,7 +39,7 @@ def create_api(runtime: Runtime) -> Edge:
     )
     api.state.runtime = runtime
     api.state.doorman = Doorman(runtime, Throttle(runtime.settings.failed_verifications))
-    for resource in (events, messages, deliveries, endpoints, endpoint_health, recovering, keys):
+    for resource in RESOURCES:
         api.include_router(resource.router)
     described(api)
     register(api)

@@ -45,6 +45,16 @@ Moment = Annotated[
 ]
 """A moment, in UTC: `2026-11-30T06:25:35.123Z`."""
 
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("may have no NUL character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Text that a database can hold."""
+
 T = TypeVar("T")
 
 
@@ -80,6 +90,11 @@ def many(found: Page, shown: Callable[[AnyRow], T]) -> Many[T]:
     """A page as it is answered."""
     pagination = Pagination(next_cursor=cursor_of(found.after), has_more=found.after is not None)
     return Many(data=[shown(row) for row in found.rows], meta=Meta(pagination=pagination))
+
+
+def all_of(shown: Sequence[T]) -> Many[T]:
+    """A list of which there is one page."""
+    return Many(data=list(shown), meta=Meta(pagination=Pagination(next_cursor=None, has_more=False)))
 
 
 class Pages(BaseModel):
