@@ -67,6 +67,7 @@ def calls(now: datetime) -> list[Call]:
         ("/runs", {"status": "dead"}),
         ("/runs", {"handler": "crm.sync", "status": "dead"}),
         ("/runs", {"handler": "receipts.send", "since": ago(days=20), "until": ago(days=19.9)}),
+        ("/runs", {"event_id": "evt_01KAVP5WQ000000000000000000"}),
         ("/handlers", {}),
         ("/sources", {}),
         ("/audit-log", {}),

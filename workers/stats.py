@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import BigInteger, Connection, Engine, cast, func, select
 
 from workers import database, gauges
 from workers.gauges import Backlog
@@ -60,9 +60,8 @@ def counts(
             each = part.subquery()
             conditions = [each.c[key] == value for key, value in (("name", name), ("kind", kind)) if value is not None]
             grouped = [each.c[key] for key in by]
-            for row in connection.execute(
-                select(*grouped, func.sum(each.c.amount)).where(*conditions).group_by(*grouped)
-            ):
+            amount = cast(func.sum(each.c.amount), BigInteger)
+            for row in connection.execute(select(*grouped, amount).where(*conditions).group_by(*grouped)):
                 found[tuple(row[:-1])] += row[-1]
     return found
 
