@@ -14,7 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Plain
 
 from receiver.api.errors import ApiError, Refused
 from workers.listing import Page
-from workers.models import AnyRow
+from workers.models import AnyRow, prose
 
 _ID = re.compile(r"[a-z]{2,4}_[0-9A-Z]{26}")
 
@@ -47,8 +47,8 @@ Moment = Annotated[
 
 
 def _storable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("may have no NUL character")
+    if prose(text) != text:
+        raise ValueError("may have neither NUL characters nor halves of a surrogate pair")
     return text
 
 

@@ -19,6 +19,7 @@ from workers.api_keys import NoApiKey
 from workers.delivery.errors import HasSucceeded, NoDelivery, NoEndpoint, WrongState
 from workers.idempotency import OtherRequest
 from workers.logs import log
+from workers.models import prose
 from workers.schedule.errors import ScheduleError
 from workers.vault import VaultError
 
@@ -146,7 +147,7 @@ def _field(location: Sequence[int | str]) -> str:
     named = ""
     for part in location[1:] or location:
         named += f"[{part}]" if isinstance(part, int) else f".{part}" if named else str(part)
-    return named
+    return prose(named)
 
 
 def _plain(message: str) -> str:

@@ -118,7 +118,7 @@ def test_a_tick_that_redis_refuses_is_one_line_in_the_log(tmp_path: Path) -> Non
             send_all(scheduler)
 
         assert {(line["action"], line["log_level"]) for line in lines} == {("tick_failed", "warning")}
-        assert {line["task"] for line in lines} == {*SWEEPS, PRUNE, AUDIT}
+        assert {line["task"] for line in lines} == {*SWEEPS, PRUNE, AUDIT, TALLY}
         app.app.conf.beat_schedule = {}
         started.redis.close()
         started.engine.dispose()

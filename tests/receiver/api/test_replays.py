@@ -116,6 +116,7 @@ def test_what_is_not_there(caller: Caller) -> None:
         caller.call("POST", "/events/replay", content=b'{"source": "\\ud800"}', headers=JSON), 400, "VALIDATION_ERROR"
     )
     refused(caller.call("POST", "/events/replay", content=b"{", headers=JSON), 400, "INVALID_JSON")
+    refused(caller.call("POST", "/events/replay", content=b'{"\\ud800": 1}', headers=JSON), 400, "VALIDATION_ERROR")
     refused(caller.call("POST", "/events/replay"), 400, "VALIDATION_ERROR")
     endless = b'{"source": "shop", "rate": 1e400}'
     refused(caller.call("POST", "/events/replay", content=endless, headers=JSON), 400, "VALIDATION_ERROR")

@@ -31,7 +31,9 @@ def test_a_source_is_shown_without_its_secrets(caller: Caller) -> None:
 
 
 def test_a_secret_that_stands_in_the_path_is_not_shown(serve: Serve, runtime: Runtime, caller: Caller) -> None:
-    pay = Source(provider="hesabe", secrets="a-very-secret-path-0123456789", api_key=f"842217:access:{'k' * 32}:{'v' * 16}")
+    pay = Source(
+        provider="hesabe", secrets="a-very-secret-path-0123456789", api_key=f"842217:access:{'k' * 32}:{'v' * 16}"
+    )
     edge = serve(runtime, sources={"pay": pay})
 
     answer = Caller(edge.client, caller.key).call("GET", "/sources/pay")
