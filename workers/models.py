@@ -34,6 +34,7 @@ from workers.columns import (
     partial,
     prose,
 )
+from workers.tally_models import StaleHour, Tally
 
 
 class EventRow(Model):
@@ -148,34 +149,6 @@ class OnceKey(Model):
     """Outlives the run."""
     done: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[datetime]
-
-
-class Tally(Model):
-    """How many there were in a minute or hour that is over; `workers.tally` says of what."""
-
-    __tablename__ = "tallies"
-
-    what: Mapped[str] = mapped_column(String(8), primary_key=True)
-    """events, runs or attempts."""
-    step: Mapped[str] = mapped_column(String(6), primary_key=True)
-    """minute or hour."""
-    at: Mapped[datetime] = mapped_column(primary_key=True)
-    """When that began."""
-    name: Mapped[str] = mapped_column(Text, primary_key=True)
-    """Of events the source, of runs the handler."""
-    kind: Mapped[str] = mapped_column(Text, primary_key=True)
-    """Of events the type, of attempts the class of their duration."""
-    outcome: Mapped[str] = mapped_column(String(12), primary_key=True)
-    amount: Mapped[int]
-
-
-class StaleHour(Model):
-    """That something of an hour has changed which may have been tallied; the hour is tallied again."""
-
-    __tablename__ = "stale_hours"
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    at: Mapped[datetime]
 
 
 class Message(Model):
