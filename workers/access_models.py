@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import LargeBinary, String, Text
+from sqlalchemy import Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from workers.columns import Model
@@ -15,6 +15,7 @@ class AuditEntry(Model):
     """Something that a person had done: who, what, and to how much of what."""
 
     __tablename__ = "audit_log"
+    __table_args__ = (Index("ix_audit_log_actor", "actor", "id"), Index("ix_audit_log_action", "action", "id"))
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     at: Mapped[datetime]

@@ -34,6 +34,7 @@ TASKS = (
     "workers.retention",
     "workers.reconcile",
     "workers.audit",
+    "workers.tally",
 )
 """The modules with tasks; only a worker imports them."""
 

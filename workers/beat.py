@@ -22,6 +22,7 @@ _EXPIRES = 30
 """Seconds after which a tick that no worker took is worth nothing: later ones follow."""
 _AUDIT = "billhook.events.audit"
 _PRUNE_INTERVAL = 3600.0
+_TALLY_INTERVAL = 60.0
 _RECONCILE_INTERVAL = 60.0
 """Seconds between looks for a source whose time has come to be compared with its provider."""
 
@@ -62,6 +63,7 @@ def service(settings: Settings) -> Service:
         "billhook.deliveries.sweep": settings.sweep_interval,
         "billhook.schedules.sweep": settings.schedule_interval,
         "billhook.events.prune": _PRUNE_INTERVAL,
+        "billhook.events.tally": _TALLY_INTERVAL,
     }
     if settings.audit_hours is not None:
         intervals[_AUDIT] = settings.audit_hours * 3600

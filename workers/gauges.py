@@ -174,20 +174,26 @@ def _metrics(connection: Connection, now: datetime) -> Iterator[Metric]:
     for row in dates:
         due.add_metric([row.source], row.waiting)
     yield due
-    yield _endpoints(connection, now)
-    dead = select(literal(1)).where(EventRow.status == "dead", EventRow.acknowledged_at.is_(None)).limit(MOST)
-    count = connection.execute(select(func.count()).select_from(dead.subquery())).scalar_one()
-    yield GaugeMetricFamily("billhook_dead_events", "Dead events that nobody has acknowledged.", value=count)
-
-
-def _endpoints(connection: Connection, now: datetime) -> Metric:
     gauge = GaugeMetricFamily(
         "billhook_endpoints", "Endpoints: enabled, held off for a while, or disabled.", labels=["state"]
     )
+    for state, count in endpoint_states(connection, now).items():
+        gauge.add_metric([state], count)
+    yield gauge
+    dead = dead_events(connection)
+    yield GaugeMetricFamily("billhook_dead_events", "Dead events that nobody has acknowledged.", value=dead)
+
+
+def dead_events(connection: Connection) -> int:
+    """How many dead events nobody has acknowledged, up to `MOST`."""
+    dead = select(literal(1)).where(EventRow.status == "dead", EventRow.acknowledged_at.is_(None)).limit(MOST)
+    return connection.execute(select(func.count()).select_from(dead.subquery())).scalar_one()
+
+
+def endpoint_states(connection: Connection, now: datetime) -> dict[str, int]:
+    """How many endpoints are enabled, held off for a while, disabled."""
     states = {"enabled": 0, "held": 0, "disabled": 0}
     for status, held_until in connection.execute(select(Endpoint.status, Endpoint.held_until)):
         held = held_until is not None and held_until > now
         states["disabled" if status == "disabled" else "held" if held else "enabled"] += 1
-    for state, count in states.items():
-        gauge.add_metric([state], count)
-    return gauge
+    return states

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from ulid_transform import bytes_to_ulid
+from ulid_transform import bytes_to_ulid, ulid_to_timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = 2**48 - 1
 
 
 def new(prefix: str) -> str:
@@ -32,14 +35,20 @@ APART = timedelta(hours=1)
 
 def since(prefix: str, moment: datetime) -> str:
     """An id that no row made at this moment or later lies below; for a search that need not read all."""
-    return _first(prefix, moment.timestamp() - APART.total_seconds())
+    return first(prefix, moment, -APART)
 
 
 def until(prefix: str, moment: datetime) -> str:
     """An id that every row made before this moment lies below."""
-    return _first(prefix, moment.timestamp() + APART.total_seconds())
+    return first(prefix, moment, APART)
 
 
-def _first(prefix: str, seconds: float) -> str:
-    milliseconds = max(0, int(seconds * 1000))
-    return f"{prefix}_{bytes_to_ulid(milliseconds.to_bytes(6) + bytes(10))}"
+def first(prefix: str, at: datetime, leeway: timedelta = timedelta(0)) -> str:
+    """The least id of a moment and a leeway, or of the end of what ids can tell: what has a lesser one is older."""
+    milliseconds = int((at.timestamp() + leeway.total_seconds()) * 1000)
+    return f"{prefix}_{bytes_to_ulid(min(max(milliseconds, 0), _LAST).to_bytes(6) + bytes(10))}"
+
+
+def moment(an_id: str) -> datetime:
+    """When an id was made, to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=ulid_to_timestamp(an_id.rpartition("_")[2]))

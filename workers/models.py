@@ -34,6 +34,7 @@ from workers.columns import (
     partial,
     prose,
 )
+from workers.tally_models import StaleHour, Tally
 
 
 class EventRow(Model):
@@ -43,7 +44,9 @@ class EventRow(Model):
     __table_args__ = (
         UniqueConstraint("source", "delivery_id"),
         UniqueConstraint("source", "event_key"),
-        partial("ix_events_status", "status", where=text("status IN ('waiting', 'dead')")),
+        # Whatever of status, source and type is asked for, `seeks` finds it here, newest first.
+        Index("ix_events_seek", "status", "source", "type", "id"),
+        partial("ix_events_object", "object_id", "id", where=text("object_id IS NOT NULL")),
         # What of an object nobody planned yet.
         partial("ix_events_unplanned", "object_id", where=text("ring_at IS NOT NULL")),
         partial("ix_events_reconciled", "source", "object_id", "type", where=text("reconciled")),
@@ -99,6 +102,7 @@ class HandlerRun(Work, Model):
         # The places of handlers with a limit, and who waits for one.
         partial("uq_handler_runs_slot", "handler", "slot", where=text("slot IS NOT NULL"), unique=True),
         partial("ix_handler_runs_waiting", "handler", "next_attempt_at", where=text("status = 'waiting'")),
+        Index("ix_handler_runs_seek", "handler", "status", "id"),
     )
 
     event_id: Mapped[str] = mapped_column(ForeignKey("events.id"))
@@ -380,5 +384,5 @@ class Occurrence(Work, Model):
 __all__ = [
     "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "ApiKey", "Attempt", "AuditEntry", "Delivery", "Endpoint",
     "EndpointKey", "EventRow", "HandlerRun", "IdempotencyKey", "Message", "Model", "Occurrence", "OnceKey", "Schedule",
-    "Step", "Utc", "Work", "prose",
+    "StaleHour", "Step", "Tally", "Utc", "Work", "prose",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from handlers.event import Event, Views, from_json
 from handlers.providers import PROVIDERS
 from handlers.registry import Handler, Registry
 from handlers.vocabulary import INTERNAL
-from workers import database, ids, leases
+from workers import database, ids, leases, stale
 from workers.delivery.forwarding import forward
 from workers.dispatcher import Dispatcher, Lease, Reading, Taken
 from workers.execution import time_limit
@@ -105,6 +105,7 @@ def plan(dispatcher: Dispatcher, connection: Connection, event_ids: Sequence[str
     theirs = [one.row for one in fresh if one.row.id not in late and one.row.provider != INTERNAL]
     deliveries = forward(connection, theirs, now=dispatcher.clock())
     whole = _ignore(connection, [event_id for event_id, handlers in wanted.items() if not handlers])
+    stale.mark(connection, list(wanted), dispatcher.clock())
     whole |= {event_id for event_id, runs in taken.items() if len(runs) == len(wanted[event_id])}
     # What was taken ends the event in its own time. The others' runs are announced by themselves from here on.
     partly = [reading.row.id for reading in fresh if reading.row.id not in whole]

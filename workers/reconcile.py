@@ -184,7 +184,7 @@ def _without_event(
     connection: Connection, reconciler: Reconciler, changes: Iterable[Change], received_since: datetime
 ) -> list[Change]:
     changes = list(changes)
-    # There is no index on the object. Ids are in the order of receipt, so that only what came since then is read.
+    # Ids are in the order of receipt: where many objects are asked for, only what came since then is read.
     statement = select(EventRow.object_kind, EventRow.object_id, EventRow.type, EventRow.occurred_at).where(
         EventRow.id >= ids.derived("evt", received_since - _LEEWAY),
         EventRow.source == reconciler.source,

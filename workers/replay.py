@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, and_, bindparam, delete, exists, fals
 from sqlalchemy.sql.elements import ColumnElement
 
 from handlers.registry import Handler
-from workers import database, ids, planning
+from workers import database, ids, planning, seeks, stale
 from workers.dispatcher import Reading
 from workers.errands import Count, Done, Errand, carry_out, nobody, pages
 from workers.metrics import REPLAYED
@@ -87,7 +87,7 @@ def waiting(engine: Engine, wish: Wish) -> int:
 def handlers_with_runs(engine: Engine) -> list[str]:
     """The names of all handlers that ever got a run which is still stored."""
     with database.read(engine) as connection:
-        return sorted(connection.execute(select(HandlerRun.handler).distinct()).scalars())
+        return [name for (name,) in seeks.every(connection, (HandlerRun.handler,))]
 
 
 def replay(engine: Engine, wish: Wish, *, actor: str, now: datetime, done: Done[Count] = nobody) -> Count:
@@ -140,6 +140,7 @@ def _replay(wish: Wish, now: datetime, connection: Connection, event_ids: Sequen
     _forget_steps(connection, [run.id for run in runs if run.status == "succeeded"])
     _send_back(connection, {run.id: due[run.event_id] for run in runs})
     _open(connection, wish, {event_id: due[event_id] for event_id in turns if event_id in opened})
+    stale.mark(connection, sorted(opened), now)
     return Count(events=len(opened), runs=len(runs), new=len(filled))
 
 

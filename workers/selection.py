@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from handlers.registry import Handler
-from workers import database
+from workers import database, ids
 from workers.models import EventRow
+
+LEEWAY = timedelta(minutes=1)
+"""How far the time in an id may be from the moment that stands beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +49,17 @@ class Selection:
             conditions.append(EventRow.source == self.source)
         if self.object_id is not None:
             conditions.append(EventRow.object_id == self.object_id)
-        if self.since is not None:
-            conditions.append(EventRow.received_at >= self.since)
-        if self.until is not None:
-            conditions.append(EventRow.received_at < self.until)
         if self.status is not None:
             conditions.append(EventRow.status == self.status)
+        return [*conditions, *self.in_time()]
+
+    def in_time(self) -> list[ColumnElement[bool]]:
+        """The same of the time alone. Ids begin with the time of receipt, so that the primary key finds it."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.since is not None:
+            conditions += [EventRow.received_at >= self.since, EventRow.id >= ids.first("evt", self.since, -LEEWAY)]
+        if self.until is not None:
+            conditions += [EventRow.received_at < self.until, EventRow.id < ids.first("evt", self.until, LEEWAY)]
         return conditions
 
     def described(self) -> dict[str, Any]:

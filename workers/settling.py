@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Update, bindparam, case, exists, select, update
 
-from workers import database, faults, ids, retry, tracing
+from workers import database, faults, ids, retry, stale, tracing
 from workers.delivery.messages import Outgoing, publish
 from workers.dispatcher import Dispatcher, Done
 from workers.execution import Discarded, Failed, Paused, Result, Succeeded
@@ -42,7 +42,9 @@ def settle(dispatcher: Dispatcher, group: Sequence[Done]) -> list[str]:
         succeeded = [done for done in group if done.taken.lease.id in held and isinstance(done.result, Succeeded)]
         deliveries = publish(connection, _outgoing(succeeded), now=now)
         _close_once_keys(connection, succeeded)
-        _end_events(connection, sorted({done.taken.lease.event_id for done in group if done.taken.lease.id in held}))
+        ended = sorted({done.taken.lease.event_id for done in group if done.taken.lease.id in held})
+        _end_events(connection, ended)
+        stale.mark(connection, ended, now)
     for done, row in zip(group, rows, strict=True):
         if not done.taken.lease.attempts:
             EVENT_AGE.observe(max(0.0, (now - done.taken.reading.received_at).total_seconds()))

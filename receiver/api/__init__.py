@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from receiver.api import deliveries, endpoint_health, endpoints, events, keys, messages, recovering, recurring
+from receiver.api import (
+    audit,
+    deliveries,
+    endpoint_health,
+    endpoints,
+    events,
+    keys,
+    messages,
+    recovering,
+    recurring,
+    replays,
+    runs,
+    sources,
+    stats,
+)
 from receiver.api.access import Doorman
 from receiver.api.edge import Edge
 from receiver.api.errors import register
@@ -21,6 +35,11 @@ from workers.schedule.browsing import Counts
 from workers.schedule.generator import Generator
 
 PREFIX = "/api/v1"
+RESOURCES = (
+    events, replays, runs, sources, messages, deliveries, endpoints, endpoint_health, recovering, recurring, stats,
+    keys, audit,
+)  # fmt: skip
+"""In the order in which they are described."""
 
 
 def create_api(runtime: Runtime, clients: Clients) -> Edge:
@@ -40,7 +59,7 @@ def create_api(runtime: Runtime, clients: Clients) -> Edge:
     generator = Generator(engine=runtime.engine, settings=runtime.settings, clients=clients, redis=runtime.redis)
     api.state.at_once = AtOnce(generator)
     api.state.counts = Counts()
-    for resource in (events, messages, deliveries, endpoints, endpoint_health, recovering, keys, recurring):
+    for resource in RESOURCES:
         api.include_router(resource.router)
     described(api)
     register(api)

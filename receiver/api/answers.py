@@ -14,7 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Plain
 
 from receiver.api.errors import ApiError, Refused
 from workers.listing import Page
-from workers.models import AnyRow
+from workers.models import AnyRow, prose
 
 _ID = re.compile(r"[a-z]{2,4}_[0-9A-Z]{26}")
 
@@ -44,6 +44,16 @@ Moment = Annotated[
     PlainSerializer(lambda moment: moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"), str),
 ]
 """A moment, in UTC: `2026-11-30T06:25:35.123Z`."""
+
+
+def _storable(text: str) -> str:
+    if prose(text) != text:
+        raise ValueError("may have neither NUL characters nor halves of a surrogate pair")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Text that a database can hold."""
 
 T = TypeVar("T")
 
@@ -84,6 +94,11 @@ def many(found: Page, shown: Callable[[AnyRow], T]) -> Many[T]:
 def pagination_of(found: Page) -> Pagination:
     """Where a page's list goes on."""
     return Pagination(next_cursor=cursor_of(found.after), has_more=found.after is not None)
+
+
+def all_of(shown: Sequence[T]) -> Many[T]:
+    """A list of which there is one page."""
+    return Many(data=list(shown), meta=Meta(pagination=Pagination(next_cursor=None, has_more=False)))
 
 
 class Pages(BaseModel):

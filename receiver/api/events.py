@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import Engine
 
 from receiver.api.access import Running, caller
-from receiver.api.answers import Many, Model, Moment, One, Pages, many, refusals, text_of
+from receiver.api.answers import Many, Model, Moment, One, Pages, Text, many, refusals, text_of
 from receiver.api.changes import Change, changing
 from receiver.api.errors import missing
 from workers import browsing
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/events", tags=["events"])
 
 Read = Annotated[Caller, Security(caller, scopes=["events:read"])]
 Changes = Annotated[Change, changing("events:write")]
-EventId = Annotated[str, Path(max_length=40, description="`evt_…`", examples=["evt_01M802JFQ4BKP1Z2J476R6XRE8"])]
+EventId = Annotated[Text, Path(max_length=40, description="`evt_…`", examples=["evt_01M802JFQ4BKP1Z2J476R6XRE8"])]
 Status = Literal["waiting", "processed", "ignored", "dead"]
 
 
@@ -104,10 +104,10 @@ class WholeEvent(Event):
 class Wanted(Pages):
     """Which events; all that is given must fit."""
 
-    type: Annotated[str | None, Query(max_length=200, description="`invoice.paid`, `invoice.*` or `*`.")] = None
-    source: Annotated[str | None, Query(max_length=63)] = None
+    type: Annotated[Text | None, Query(max_length=200, description="`invoice.paid`, `invoice.*` or `*`.")] = None
+    source: Annotated[Text | None, Query(max_length=63)] = None
     status: Status | None = None
-    object_id: Annotated[str | None, Query(max_length=200, description="Of the invoice or customer.")] = None
+    object_id: Annotated[Text | None, Query(max_length=200, description="Of the invoice or customer.")] = None
     since: Annotated[Moment | None, Query(description="Received then or later.")] = None
     until: Annotated[Moment | None, Query(description="Received earlier.")] = None
 

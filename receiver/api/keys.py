@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response, Security
 from pydantic import Field
 
 from receiver.api.access import Running, caller
-from receiver.api.answers import Many, Meta, Model, Moment, One, Pagination, refusals
+from receiver.api.answers import Many, Model, Moment, One, all_of, refusals
 from receiver.api.changes import Change, changing
 from receiver.api.errors import ApiError
 from workers import api_keys
@@ -62,8 +62,7 @@ def shown(row: AnyRow) -> Key:
 @router.get("", summary="List API keys", responses=refusals())
 def list_keys(running: Running, _caller: Read) -> Many[Key]:
     """All of them, the newest first; there are few, so there is one page."""
-    rows = api_keys.everyone(running.engine)
-    return Many(data=[shown(row) for row in rows], meta=Meta(pagination=Pagination(next_cursor=None, has_more=False)))
+    return all_of([shown(row) for row in api_keys.everyone(running.engine)])
 
 
 @router.post("", status_code=201, summary="Create an API key", response_model=One[NewKey], responses=refusals(409))

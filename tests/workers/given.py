@@ -73,7 +73,7 @@ def received(
     body = json.dumps({"event": event_type, "data": data, "created_at": occurred_at.isoformat()}).encode()
     digest = hashlib.sha256(body)
     arrival = Arrival(
-        id=ids.new("evt"),
+        id=f"{ids.first('evt', at)[:-8]}{number:08d}",
         source=source,
         received_at=at,
         event=PROVIDERS["hisab"].inbound({}).parse([], body),

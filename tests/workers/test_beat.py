@@ -19,6 +19,7 @@ from workers.settings import Settings
 SWEEPS = {f"billhook.{queue}.sweep" for queue in QUEUES}
 PRUNE = "billhook.events.prune"
 AUDIT = "billhook.events.audit"
+TALLY = "billhook.events.tally"
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def send_all(scheduler: Scheduler) -> None:
         scheduler.apply_entry(entry, producer=scheduler.producer)
 
 
-def test_beat_sends_the_three_sweeps_and_what_prunes_and_audits(scheduler: Scheduler) -> None:
-    assert set(scheduler.schedule) == {*SWEEPS, PRUNE, AUDIT}
-    assert {entry.task for entry in scheduler.schedule.values()} == {*SWEEPS, PRUNE, AUDIT}
+def test_beat_sends_the_three_sweeps_and_what_prunes_audits_and_tallies(scheduler: Scheduler) -> None:
+    assert set(scheduler.schedule) == {*SWEEPS, PRUNE, AUDIT, TALLY}
+    assert {entry.task for entry in scheduler.schedule.values()} == {*SWEEPS, PRUNE, AUDIT, TALLY}
 
 
 def test_beat_sends_no_audit_where_the_settings_want_none(runtime: Runtime) -> None:
@@ -48,8 +49,8 @@ def test_a_tick_goes_to_the_queue_of_its_work_and_carries_nothing(scheduler: Sch
     send_all(scheduler)
 
     for queue in QUEUES:
-        pruning: list[Any] = [(AUDIT, []), (PRUNE, [])] if queue == "events" else []
-        assert sorted(rung(runtime, queue)) == [*pruning, (f"billhook.{queue}.sweep", [])]
+        pruning: list[Any] = [(AUDIT, []), (PRUNE, []), (TALLY, [])] if queue == "events" else []
+        assert sorted(rung(runtime, queue)) == sorted([*pruning, (f"billhook.{queue}.sweep", [])])
 
 
 def test_a_tick_that_nobody_takes_expires(scheduler: Scheduler) -> None:
@@ -58,6 +59,7 @@ def test_a_tick_that_nobody_takes_expires(scheduler: Scheduler) -> None:
     # What is sent each second is soon worth nothing; what is sent each hour waits for the next.
     assert options == {name: {"expires": 30} for name in SWEEPS} | {
         PRUNE: {"expires": 3600.0},
+        TALLY: {"expires": 60.0},
         AUDIT: {"expires": 6 * 3600.0},
     }
 
@@ -72,6 +74,7 @@ def test_the_ticks_come_as_often_as_the_settings_say(runtime: Runtime) -> None:
         "billhook.deliveries.sweep": schedule(0.5),
         "billhook.schedules.sweep": schedule(60.0),
         PRUNE: schedule(3600.0),
+        TALLY: schedule(60.0),
         AUDIT: schedule(6 * 3600.0),
     }
     app.app.conf.beat_schedule = {}
@@ -89,7 +92,7 @@ def test_ticks_are_left_out_for_a_queue_that_is_full_and_come_again_after(
     assert len(rung(runtime, "deliveries")) == 1
     runtime.redis.delete(key)
     send_all(scheduler)
-    assert sorted(rung(runtime, "events")) == [(AUDIT, []), (PRUNE, []), ("billhook.events.sweep", [])]
+    assert sorted(rung(runtime, "events")) == [(AUDIT, []), (PRUNE, []), ("billhook.events.sweep", []), (TALLY, [])]
 
 
 def test_without_redis_ticks_are_left_out(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_a_tick_that_redis_refuses_is_one_line_in_the_log(tmp_path: Path) -> Non
             send_all(scheduler)
 
         assert {(line["action"], line["log_level"]) for line in lines} == {("tick_failed", "warning")}
-        assert {line["task"] for line in lines} == {*SWEEPS, PRUNE, AUDIT}
+        assert {line["task"] for line in lines} == {*SWEEPS, PRUNE, AUDIT, TALLY}
         app.app.conf.beat_schedule = {}
         started.redis.close()
         started.engine.dispose()

@@ -59,6 +59,41 @@ def upgrade() -> None:
     _partial("ix_deliveries_ended", "deliveries", ["endpoint_id", "status", "id"], _ENDED)
     _partial("ix_deliveries_failed", "deliveries", ["status", "id"], _FAILED)
     op.drop_index("ix_deliveries_endpoint_id", "deliveries")
+    _tallies()
+    _browsing()
+
+
+def _tallies() -> None:
+    op.create_table(
+        "tallies",
+        sa.Column("what", sa.String(length=8), nullable=False),
+        sa.Column("step", sa.String(length=6), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.String(length=12), nullable=False),
+        sa.Column("amount", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("what", "step", "at", "name", "kind", "outcome", name="pk_tallies"),
+    )
+    op.create_table(
+        "stale_hours",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_stale_hours"),
+    )
+
+
+_OBJECT = sa.text("object_id IS NOT NULL")
+_OPEN = sa.text("status IN ('waiting', 'dead')")
+
+
+def _browsing() -> None:
+    op.drop_index("ix_events_status", "events")
+    op.create_index("ix_events_seek", "events", ["status", "source", "type", "id"])
+    op.create_index("ix_events_object", "events", ["object_id", "id"], postgresql_where=_OBJECT, sqlite_where=_OBJECT)
+    op.create_index("ix_handler_runs_seek", "handler_runs", ["handler", "status", "id"])
+    op.create_index("ix_audit_log_actor", "audit_log", ["actor", "id"])
+    op.create_index("ix_audit_log_action", "audit_log", ["action", "id"])
 
 
 def downgrade() -> None:
@@ -69,5 +104,13 @@ def downgrade() -> None:
     op.drop_index("ix_deliveries_ended", "deliveries")
     op.drop_index("ix_messages_type", "messages")
     op.drop_index("ix_messages_created_at", "messages")
+    op.drop_index("ix_audit_log_action", "audit_log")
+    op.drop_index("ix_audit_log_actor", "audit_log")
+    op.drop_index("ix_handler_runs_seek", "handler_runs")
+    op.drop_index("ix_events_object", "events")
+    op.drop_index("ix_events_seek", "events")
+    op.create_index("ix_events_status", "events", ["status"], postgresql_where=_OPEN, sqlite_where=_OPEN)
+    op.drop_table("stale_hours")
+    op.drop_table("tallies")
     op.drop_table("idempotency_keys")
     op.drop_table("api_keys")
