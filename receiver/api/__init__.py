@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from fastapi import FastAPI
 
 from receiver.api import (
@@ -22,10 +24,11 @@ from receiver.api import (
     sources,
     stats,
 )
-from receiver.api.access import Doorman
+from receiver.api.doorman import Doorman
 from receiver.api.edge import Edge
 from receiver.api.errors import register
 from receiver.api.schema import described
+from receiver.api.services import Services
 from receiver.throttle import Throttle
 from receiver.versions import VERSION
 from workers.app import Runtime
@@ -44,6 +47,20 @@ RESOURCES = (
 
 def create_api(runtime: Runtime, clients: Clients) -> Edge:
     """The application under `/api/v1`, over this process's database, Redis, and clients of the sources' APIs."""
+    services = Services(
+        runtime=runtime,
+        doorman=Doorman(runtime, Throttle(runtime.settings.failed_verifications)),
+        at_once=AtOnce(
+            Generator(engine=runtime.engine, settings=runtime.settings, clients=clients, redis=runtime.redis)
+        ),
+        counts=Counts(),
+    )
+    return Edge(application(), services, runtime.settings.max_body_bytes)
+
+
+@cache
+def application() -> FastAPI:
+    """All operations, with what describes them."""
     api = FastAPI(
         title="Billhook",
         version=VERSION,
@@ -54,13 +71,8 @@ def create_api(runtime: Runtime, clients: Clients) -> Edge:
         # It would trace each call by itself, with its path and what it refused, and may bring an exporter of its own.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    api.state.runtime = runtime
-    api.state.doorman = Doorman(runtime, Throttle(runtime.settings.failed_verifications))
-    generator = Generator(engine=runtime.engine, settings=runtime.settings, clients=clients, redis=runtime.redis)
-    api.state.at_once = AtOnce(generator)
-    api.state.counts = Counts()
     for resource in RESOURCES:
         api.include_router(resource.router)
     described(api)
     register(api)
-    return Edge(api, runtime.settings.max_body_bytes)
+    return api

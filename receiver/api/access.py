@@ -1,23 +1,15 @@
-"""Who may ask: a bearer key with the scopes that a request needs, so many times a minute.
-
-Failures are throttled by address, so that keys cannot be tried; who has a live key is never held up by that.
-"""
+"""Who may ask: a bearer key with the scopes that a request needs, so many times a minute."""
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from receiver.api.edge import HEADERS
-from receiver.api.errors import ApiError
-from receiver.throttle import Throttle
-from workers import api_keys, call_limit
+from receiver.api.services import Services
 from workers.api_keys import Caller
 from workers.app import Runtime
-from workers.leases import utcnow
 
 BEARER = HTTPBearer(
     auto_error=False,
@@ -27,64 +19,18 @@ BEARER = HTTPBearer(
 )
 
 
-class Doorman:
-    """Knows the keys, who fails, and who asks too often."""
-
-    def __init__(self, runtime: Runtime, failures: Throttle) -> None:
-        self._runtime = runtime
-        self._failures = failures
-
-    def admit(self, request: Request, key: str | None, needed: list[str]) -> Caller:
-        """Who calls. Raises ApiError 401, 403 or 429."""
-        caller = None if key is None else api_keys.authenticate(self._runtime.engine, key, utcnow())
-        if caller is None:
-            self._refuse(request)
-        elif not caller.scopes.issuperset(needed):
-            lacking = [scope for scope in needed if scope not in caller.scopes]
-            raise ApiError(
-                403, f"the key {caller.name!r} lacks {', '.join(lacking)}", details={"required_scopes": needed}
-            )
-        assert caller is not None  # noqa: S101 - `_refuse` does not return
-        self._count(request, caller)
-        return caller
-
-    def _refuse(self, request: Request) -> None:
-        address = request.client.host if request.client else ""
-        if wait := self._failures.wait(address, time.time()):
-            raise ApiError(
-                429, "too many requests without a valid key from this address", headers={"Retry-After": str(wait)}
-            )
-        raise ApiError(401, "Invalid or missing API key", headers={"WWW-Authenticate": "Bearer"})
-
-    def _count(self, request: Request, caller: Caller) -> None:
-        settings = self._runtime.settings
-        now = time.time()
-        left = call_limit.count(self._runtime.redis, settings.redis_prefix, caller.id, settings.api_rate, now)
-        request.scope[HEADERS] |= {
-            b"x-ratelimit-limit": b"%d" % left.limit,
-            b"x-ratelimit-remaining": b"%d" % left.remaining,
-            b"x-ratelimit-reset": b"%d" % left.reset,
-        }
-        if not left.allowed:
-            wait = max(1, left.reset - int(now))
-            message = f"the key {caller.name!r} has made its {left.limit} calls of this minute"
-            raise ApiError(429, message, headers={"Retry-After": str(wait)})
-
-
 def caller(
     request: Request,
     needed: SecurityScopes,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
 ) -> Caller:
     """The caller, who has the scopes that the operation needs; for `Security(caller, scopes=[…])`."""
-    doorman: Doorman = request.app.state.doorman
-    return doorman.admit(request, credentials.credentials if credentials else None, needed.scopes)
+    return Services.of(request).doorman.admit(request, credentials.credentials if credentials else None, needed.scopes)
 
 
 def runtime(request: Request) -> Runtime:
     """What this process works with."""
-    found: Runtime = request.app.state.runtime
-    return found
+    return Services.of(request).runtime
 
 
 Running = Annotated[Runtime, Depends(runtime)]

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from receiver.api.access import caller as find_caller
 from receiver.api.answers import One, tag_of
 from receiver.api.errors import ApiError
+from receiver.api.services import Services
 from workers import idempotency
 from workers.api_keys import Caller
 from workers.app import Runtime, ring
@@ -120,7 +121,7 @@ def changing(scope: str) -> Any:
         key: IdempotencyKey = None,
     ) -> Change:
         asked = None if key is None else Asked(caller.id, key, _digest(request, await request.body()))
-        return Change(request.app.state.runtime, caller, asked, utcnow())
+        return Change(Services.of(request).runtime, caller, asked, utcnow())
 
     return Depends(change)
 

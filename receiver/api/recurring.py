@@ -35,6 +35,7 @@ from receiver.api.recurring_fields import (
     WholeSchedule,
     storable,
 )
+from receiver.api.services import Services
 from workers.api_keys import Caller
 from workers.app import GENERATE
 from workers.leases import utcnow
@@ -86,13 +87,11 @@ class Retried(Model):
 
 
 def _at_once(request: Request) -> AtOnce:
-    found: AtOnce = request.app.state.at_once
-    return found
+    return Services.of(request).at_once
 
 
 def _counts(request: Request) -> browsing.Counts:
-    found: browsing.Counts = request.app.state.counts
-    return found
+    return Services.of(request).counts
 
 
 @router.get("", summary="List recurring invoices", responses=refusals())
