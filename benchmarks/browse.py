@@ -27,7 +27,7 @@ from benchmarks.machine import hardware
 from benchmarks.services import ServiceError, services
 from receiver.api import PREFIX
 from receiver.app import create_app
-from workers import api_keys, app, database, tally
+from workers import api_keys, app, database, logs, tally
 from workers.settings import Settings
 
 Call = tuple[str, Mapping[str, str | int]]
@@ -138,6 +138,7 @@ def main() -> None:
                 api_rate=1_000_000,
                 log_level="error",
             )
+            logs.configure(settings)
             engine = database.connect(settings)
             database.migrate(engine)
             began = time.monotonic()

@@ -6,7 +6,7 @@ A latency is: of an attempt only the class of its duration is kept, so a percent
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, Connection, Engine, cast, func, select
 from workers import database, gauges
 from workers.gauges import Backlog
 from workers.models import AnyRow, Schedule, Tally
-from workers.tally import CLASSES, HOUR, Step, What, begun, counted, tallied_to
+from workers.tally import CLASSES, HOUR, Step, Tallied, What, begun, counted, tallied_to
 
 DAY = timedelta(days=1)
 STEPS: Mapping[Step, timedelta] = {"minute": timedelta(minutes=1), "hour": HOUR}
@@ -48,15 +48,9 @@ def counts(
 ) -> Counter[Key]:
     """How many there were from the step of `since` on and before `until`, by some of at, name, kind and outcome."""
     found: Counter[Key] = Counter()
-    since = floor(since, step)
+    by_minutes = step == "minute" and "at" in by
     with database.read(engine) as connection:
-        reached = tallied_to(connection)
-        hours = since if reached is None or step == "minute" else min(max(reached.hours, since), floor(until, "hour"))
-        minutes = since if reached is None else max(min(reached.minutes, floor(until, "minute")), hours)
-        parts = [_tallied(connection, what, "hour", step, since, hours)] if hours > since else []
-        parts += [_tallied(connection, what, "minute", step, hours, minutes)] if minutes > hours else []
-        parts += [counted(connection, what, step, minutes, until)] if until > minutes else []
-        for part in parts:
+        for part in _parts(connection, what, step, floor(since, step), until, by_minutes=by_minutes):
             each = part.subquery()
             conditions = [each.c[key] == value for key, value in (("name", name), ("kind", kind)) if value is not None]
             grouped = [each.c[key] for key in by]
@@ -64,6 +58,27 @@ def counts(
             for row in connection.execute(select(*grouped, amount).where(*conditions).group_by(*grouped)):
                 found[tuple(row[:-1])] += row[-1]
     return found
+
+
+def _parts(
+    connection: Connection, what: What, step: Step, since: datetime, until: datetime, *, by_minutes: bool
+) -> Iterator[Any]:
+    """What is tallied of a time, whole hours of it at once, and what is counted where it stands."""
+    reached = tallied_to(connection) or Tallied(since, since)
+    minutes = min(max(reached.minutes, since), floor(until, "minute"))
+    first = last = since  # of the whole hours
+    if not by_minutes and (over := floor(min(reached.hours, until), "hour")) > since:
+        first, last = floor(since + HOUR - STEPS["minute"], "hour"), over
+    parts: Sequence[tuple[Step, datetime, datetime]] = (
+        ("minute", since, first),
+        ("hour", first, last),
+        ("minute", last, minutes),
+    )
+    for tallied, begins, ends in parts:
+        if begins < ends:
+            yield _tallied(connection, what, tallied, step, begins, ends)
+    if minutes < until:
+        yield counted(connection, what, step, minutes, until)
 
 
 def _tallied(connection: Connection, what: What, tallied: Step, step: Step, since: datetime, until: datetime) -> Any:

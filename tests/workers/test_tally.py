@@ -78,6 +78,23 @@ def test_a_step_is_where_its_events_were_received(runtime: Runtime) -> None:
     assert by("hour") == {0: 4, 60: 1}
 
 
+def test_a_sum_takes_whole_hours_at_once_and_minutes_at_its_ends(runtime: Runtime) -> None:
+    engine = runtime.engine
+    for number in range(60):
+        received(engine, at=NOW + number * 5 * MINUTE)
+
+    def between(first: int, last: int) -> int:
+        found = stats.counts(engine, "events", "minute", NOW + first * MINUTE, NOW + last * MINUTE, ("outcome",))
+        return sum(found.values())
+
+    times = [(0, 300), (5, 300), (10, 295), (60, 120), (61, 119), (61, 121), (130, 140), (299, 300)]
+    before = [between(*time) for time in times]
+    tally(engine, NOW + 4 * HOUR, runtime.settings)  # the last of it is counted where it stands
+
+    assert before == [60, 59, 57, 12, 11, 12, 2, 0]
+    assert [between(*time) for time in times] == before
+
+
 def test_what_came_and_ended_soon_leaves_no_note(dispatcher: Dispatcher, clock: Clock) -> None:
     event = received(dispatcher.engine)
     clock.turn(20)
