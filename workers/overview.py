@@ -1,0 +1,141 @@
+"""How everything does at the moment, at a glance: what came, what waits and since when, what failed, what is next.
+
+A look costs little whatever is stored: what is counted is found by indexes of what is open, and counted up to `MOST`;
+of what came lately, at most `_NEWEST` events are read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select, func, literal, select
+from ulid_transform import bytes_to_ulid, ulid_to_bytes
+
+from workers import database
+from workers.delivery import endpoints
+from workers.gauges import Backlog, backlogs
+from workers.models import RUNNING, WAITING, AnyRow, Delivery, Endpoint, EventRow, HandlerRun, Schedule
+
+MOST = 10_000
+"""Counted at most; as many stand for as many or more."""
+MINUTES = 60
+"""That the chart goes back."""
+_NEWEST = 100_000
+_TIMED = len("evt_") + 8
+"""Characters of an event's id that tell when it came, to the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """The events that were received in a minute, by what became of them."""
+
+    began: datetime
+    processed: int
+    ignored: int
+    waiting: int
+    dead: int
+
+    @property
+    def received(self) -> int:
+        """All of them."""
+        return self.processed + self.ignored + self.waiting + self.dead
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A look."""
+
+    minutes: Sequence[Minute]
+    """The last `MINUTES`, oldest first; where more came than are read, only the last of them."""
+    waiting: int
+    """Events that have not ended."""
+    failing: int
+    """Runs that failed and wait for another attempt."""
+    dead: int
+    """Dead events that nobody has acknowledged."""
+    underway: int
+    """Deliveries that have not ended."""
+    backlogs: Sequence[Backlog]
+    """What is due and not taken."""
+    endpoints: Sequence[tuple[AnyRow, str]]
+    """Each with its state: enabled, failing, held or disabled; those that ail first."""
+    coming: Sequence[AnyRow]
+    """The schedules that are due next."""
+
+    @property
+    def received(self) -> int:
+        """Events of the last `MINUTES`."""
+        return sum(minute.received for minute in self.minutes)
+
+    @property
+    def processed(self) -> int:
+        """Those of them that every handler has done."""
+        return sum(minute.processed for minute in self.minutes)
+
+
+def overview(engine: Engine, now: datetime) -> Overview:
+    """How everything does at `now`."""
+    dead = select(literal(1)).where(EventRow.status == "dead", EventRow.acknowledged_at.is_(None))
+    failing = select(literal(1)).where(HandlerRun.status == WAITING, HandlerRun.attempts > 0)
+    underway = select(literal(1)).where(Delivery.status.in_((WAITING, RUNNING)))
+    coming = select(*Schedule.__table__.columns).where(Schedule.next_run_at.is_not(None))
+    with database.read(engine) as connection:
+        return Overview(
+            minutes=_minutes(connection, now),
+            waiting=_counted(connection, select(literal(1)).where(EventRow.status == WAITING)),
+            failing=_counted(connection, failing),
+            dead=_counted(connection, dead),
+            underway=_counted(connection, underway),
+            backlogs=backlogs(connection, now),
+            endpoints=_ailing_first(connection, now),
+            coming=connection.execute(coming.order_by(Schedule.next_run_at).limit(5)).all(),
+        )
+
+
+def state_of(endpoint: AnyRow, now: datetime) -> str:
+    """How an endpoint is: enabled, failing, held (nothing is sent to it for a while) or disabled."""
+    if endpoint.status != "enabled":
+        return "disabled"
+    if endpoint.held_until is not None and endpoint.held_until > now:
+        return "held"
+    return "failing" if endpoint.failures else "enabled"
+
+
+def _counted(connection: Connection, rows: Select[Any]) -> int:
+    return connection.execute(select(func.count()).select_from(rows.limit(MOST).subquery())).scalar_one()
+
+
+def _minutes(connection: Connection, now: datetime) -> list[Minute]:
+    last = now.replace(second=0, microsecond=0)
+    began = [last - timedelta(minutes=before) for before in range(MINUTES - 1, -1, -1)]
+    # An id begins with its time, so the newest events are at the end of the index.
+    newest = select(EventRow.id, EventRow.status).where(EventRow.id >= _first(began[0]))
+    some = newest.order_by(EventRow.id.desc()).limit(_NEWEST).subquery()
+    second = func.substr(some.c.id, 1, _TIMED)
+    counts: Counter[tuple[datetime, str]] = Counter()
+    for part, status, count in connection.execute(
+        select(second, some.c.status, func.count()).group_by(second, some.c.status)
+    ):
+        counts[_moment(part).replace(second=0, microsecond=0), status] += count
+    statuses = ("processed", "ignored", WAITING, "dead")
+    return [Minute(minute, *(counts[minute, status] for status in statuses)) for minute in began]
+
+
+def _first(at: datetime) -> str:
+    milliseconds = int(at.timestamp() * 1000)
+    return f"evt_{bytes_to_ulid(milliseconds.to_bytes(6) + bytes(10))}"
+
+
+def _moment(part: str) -> datetime:
+    raw = ulid_to_bytes(part.removeprefix("evt_").ljust(26, "0"))
+    return datetime.fromtimestamp(int.from_bytes(raw[:6]) / 1000, UTC)
+
+
+def _ailing_first(connection: Connection, now: datetime) -> list[tuple[AnyRow, str]]:
+    order = {"failing": 0, "held": 1, "disabled": 2, "enabled": 3}
+    rows = connection.execute(select(*endpoints.OPEN_TO_ALL).order_by(Endpoint.id.desc())).all()
+    return sorted(((row, state_of(row, now)) for row in rows), key=lambda one: order[one[1]])
