@@ -45,7 +45,7 @@ class DeliveryView(Rows):
         Cell("id", "Delivery", shown="code"),
         Cell("created_at", "Made", shown="moment"),
         Cell("type", "Type"),
-        Cell("endpoint_id", "Endpoint", shown="code"),
+        Cell("endpoint_id", "Endpoint", shown="short"),
         Cell("status", "Status", shown="state"),
         Cell("attempts", "Attempts"),
         Cell("last", "Last answer"),

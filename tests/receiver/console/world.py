@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -45,9 +45,19 @@ class World:
 
     def work(self) -> None:
         """What the workers would do now: every event is taken up."""
+        while open_ones := self._open():
+            process(self.dispatcher, open_ones)
+
+    def _open(self) -> Sequence[str]:
         with database.read(self.runtime.engine) as connection:
-            open_ones = connection.execute(select(EventRow.id).where(EventRow.status == "waiting")).scalars().all()
-        process(self.dispatcher, open_ones)
+            return connection.execute(select(EventRow.id).where(EventRow.status == "waiting")).scalars().all()
+
+    def bustle(self, now: datetime) -> None:
+        """An hour of some traffic."""
+        for minutes in range(60):
+            for second in range((minutes * 7) % 5 + (3 if minutes % 11 < 4 else 0)):
+                _received(self, "invoice.paid", "inv_{}", now - timedelta(minutes=minutes, seconds=second))
+        self.work()
 
     @property
     def delivery(self) -> str:
