@@ -13,17 +13,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, literal, select
-from ulid_transform import bytes_to_ulid, ulid_to_bytes
+from ulid_transform import ulid_to_bytes
 
-from workers import database
+from workers import database, ids
 from workers.delivery import endpoints
-from workers.gauges import Backlog, backlogs
-from workers.models import RUNNING, WAITING, AnyRow, Delivery, Endpoint, EventRow, HandlerRun, Schedule
+from workers.delivery.endpoints import State
+from workers.gauges import Backlog, backlogs, due_at_sources
+from workers.models import RUNNING, WAITING, AnyRow, Delivery, EventRow, HandlerRun, Schedule
 
 MOST = 10_000
 """Counted at most; as many stand for as many or more."""
 MINUTES = 60
 """That the chart goes back."""
+ENDPOINTS = 6
 _NEWEST = 100_000
 _TIMED = len("evt_") + 8
 """Characters of an event's id that tell when it came, to the second."""
@@ -61,8 +63,8 @@ class Overview:
     """Deliveries that have not ended."""
     backlogs: Sequence[Backlog]
     """What is due and not taken."""
-    endpoints: Sequence[tuple[AnyRow, str]]
-    """Each with its state: enabled, failing, held or disabled; those that ail first."""
+    endpoints: Sequence[tuple[AnyRow, State]]
+    """At most `ENDPOINTS`, each with its state, those that ail first."""
     coming: Sequence[AnyRow]
     """The schedules that are due next."""
 
@@ -90,19 +92,10 @@ def overview(engine: Engine, now: datetime) -> Overview:
             failing=_counted(connection, failing),
             dead=_counted(connection, dead),
             underway=_counted(connection, underway),
-            backlogs=backlogs(connection, now),
-            endpoints=_ailing_first(connection, now),
+            backlogs=backlogs(connection, now, due_at_sources(connection, now)),
+            endpoints=_ailing_first(engine, now),
             coming=connection.execute(coming.order_by(Schedule.next_run_at).limit(5)).all(),
         )
-
-
-def state_of(endpoint: AnyRow, now: datetime) -> str:
-    """How an endpoint is: enabled, failing, held (nothing is sent to it for a while) or disabled."""
-    if endpoint.status != "enabled":
-        return "disabled"
-    if endpoint.held_until is not None and endpoint.held_until > now:
-        return "held"
-    return "failing" if endpoint.failures else "enabled"
 
 
 def _counted(connection: Connection, rows: Select[Any]) -> int:
@@ -113,7 +106,7 @@ def _minutes(connection: Connection, now: datetime) -> list[Minute]:
     last = now.replace(second=0, microsecond=0)
     began = [last - timedelta(minutes=before) for before in range(MINUTES - 1, -1, -1)]
     # An id begins with its time, so the newest events are at the end of the index.
-    newest = select(EventRow.id, EventRow.status).where(EventRow.id >= _first(began[0]))
+    newest = select(EventRow.id, EventRow.status).where(EventRow.id >= ids.since("evt", began[0]))
     some = newest.order_by(EventRow.id.desc()).limit(_NEWEST).subquery()
     second = func.substr(some.c.id, 1, _TIMED)
     counts: Counter[tuple[datetime, str]] = Counter()
@@ -125,17 +118,13 @@ def _minutes(connection: Connection, now: datetime) -> list[Minute]:
     return [Minute(minute, *(counts[minute, status] for status in statuses)) for minute in began]
 
 
-def _first(at: datetime) -> str:
-    milliseconds = int(at.timestamp() * 1000)
-    return f"evt_{bytes_to_ulid(milliseconds.to_bytes(6) + bytes(10))}"
-
-
 def _moment(part: str) -> datetime:
     raw = ulid_to_bytes(part.removeprefix("evt_").ljust(26, "0"))
     return datetime.fromtimestamp(int.from_bytes(raw[:6]) / 1000, UTC)
 
 
-def _ailing_first(connection: Connection, now: datetime) -> list[tuple[AnyRow, str]]:
-    order = {"failing": 0, "held": 1, "disabled": 2, "enabled": 3}
-    rows = connection.execute(select(*endpoints.OPEN_TO_ALL).order_by(Endpoint.id.desc())).all()
-    return sorted(((row, state_of(row, now)) for row in rows), key=lambda one: order[one[1]])
+def _ailing_first(engine: Engine, now: datetime) -> list[tuple[AnyRow, State]]:
+    order: tuple[State, ...] = ("failing", "held", "disabled", "sound")
+    return [
+        (row, state) for state in order for row in endpoints.listed(engine, now, state=state, limit=ENDPOINTS).rows
+    ][:ENDPOINTS]

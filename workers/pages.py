@@ -1,15 +1,15 @@
-"""Pages of runs, deliveries, schedules and the audit log, as people look through them; newest first."""
+"""Pages of runs, schedules and the audit log, as people look through them; newest first."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, Select, Text, cast, func, select
+from sqlalchemy import Engine, Select, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from workers import database
 from workers.listing import Page, page
-from workers.models import Attempt, AuditEntry, Delivery, EventRow, HandlerRun, Message, Schedule
+from workers.models import AuditEntry, EventRow, HandlerRun, Schedule
 from workers.schedule.schedules import Filter
 
 
@@ -26,26 +26,6 @@ def runs(
     given = ((HandlerRun.handler, handler), (HandlerRun.status, status), (HandlerRun.event_id, event_id))
     rows = select(*HandlerRun.__table__.columns, EventRow.type, EventRow.object_id).join(EventRow)
     return _page(engine, rows, HandlerRun.id, given, after, limit)
-
-
-def deliveries(
-    engine: Engine,
-    *,
-    endpoint_id: str | None = None,
-    status: str | None = None,
-    message_id: str | None = None,
-    after: str | None = None,
-    limit: int = 50,
-) -> Page:
-    """The deliveries that fit all of what is given.
-
-    With `type` of the message, and `last`: the status of the last answer, or why none came.
-    """
-    given = ((Delivery.endpoint_id, endpoint_id), (Delivery.status, status), (Delivery.message_id, message_id))
-    outcome = func.coalesce(cast(Attempt.status, Text), Attempt.error)
-    last = select(outcome).where(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts)
-    rows = select(*Delivery.__table__.columns, Message.type, last.scalar_subquery().label("last")).join(Message)
-    return _page(engine, rows, Delivery.id, given, after, limit)
 
 
 def schedules(engine: Engine, meant: Filter, *, after: str | None = None, limit: int = 50) -> Page:

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette_admin.actions import row_action
 
 from receiver.console.rows import LIMIT, Asked, Cell, Doing, Filter, Rows, say
-from workers import pages
 from workers.app import DELIVER, ring
 from workers.delivery import deliveries, recover
+from workers.delivery.deliveries import Wanted
 from workers.listing import Page
 from workers.models import AnyRow
 
@@ -58,14 +58,9 @@ class DeliveryView(Rows):
         )
 
     def page(self, asked: Asked) -> Page:
-        return pages.deliveries(
-            self._engine,
-            endpoint_id=asked["endpoint"],
-            status=asked["status"],
-            message_id=asked.q,
-            after=asked.after,
-            limit=LIMIT,
-        )
+        status = asked["status"]
+        wanted = Wanted(endpoint_id=asked["endpoint"], message_id=asked.q, statuses=() if status is None else (status,))
+        return deliveries.newest(self._engine, wanted, after=asked.after, limit=LIMIT)
 
     def one(self, row_id: str) -> Any:
         found = deliveries.shown(self._engine, row_id)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.actions import row_action
 
-from receiver.console.rows import Asked, Cell, Doing, Filter, Rows, say
-from workers import pages
+from receiver.console.rows import LIMIT, Asked, Cell, Doing, Filter, Rows, say
 from workers.app import DELIVER, ring
-from workers.delivery import endpoints
-from workers.delivery.endpoints import Made, NoEndpoint, Shown
+from workers.delivery import deliveries, endpoints
+from workers.delivery.deliveries import Wanted
+from workers.delivery.endpoints import Made, NoEndpoint, Shown, State
 from workers.leases import utcnow
 from workers.listing import Page
 from workers.models import AnyRow
-from workers.overview import state_of
 from workers.vault import open_vault
+
+STATES: tuple[str, ...] = get_args(State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Endpoint:
 
 
 class EndpointView(Rows):
-    """The endpoints; there are few, so there is one page."""
+    """The endpoints."""
 
     key = "endpoints"
     menu_label = "Endpoints"
@@ -55,29 +56,24 @@ class EndpointView(Rows):
         Cell("url", "URL"),
         Cell("description", "Description"),
         Cell("event_types", "Event types"),
-        Cell("state", "State", shown="state", getter=lambda _request, row: state_of(row, utcnow())),
+        Cell("state", "State", shown="state", getter=lambda _request, row: endpoints.state(row, utcnow())),
         Cell("failures", "Failures"),
     )
 
     def filters(self) -> Sequence[Filter]:
-        return (Filter("state", "State", ("enabled", "failing", "held", "disabled")),)
+        return (Filter("state", "State", STATES),)
 
     def page(self, asked: Asked) -> Page:
-        now, q = utcnow(), (asked.q or "").casefold()
-        rows = [
-            row
-            for row in reversed(endpoints.everyone(self._engine))
-            if q in f"{row.id} {row.url} {row.description}".casefold() and asked["state"] in (None, state_of(row, now))
-        ]
-        return Page(rows, None)
+        state = cast("State | None", asked["state"])
+        return endpoints.listed(self._engine, utcnow(), state=state, search=asked.q, after=asked.after, limit=LIMIT)
 
     def one(self, row_id: str) -> Any:
         try:
             shown = endpoints.shown(self._engine, open_vault(self._runtime.settings), row_id, utcnow())
         except NoEndpoint:
             return None
-        newest = pages.deliveries(self._engine, endpoint_id=row_id, limit=10).rows
-        return Endpoint(row_id, shown.row, state_of(shown.row, utcnow()), shown, newest)
+        newest = deliveries.newest(self._engine, Wanted(endpoint_id=row_id), limit=10).rows
+        return Endpoint(row_id, shown.row, endpoints.state(shown.row, utcnow()), shown, newest)
 
     def offered(self, name: str, row: Any) -> bool:
         if name == "enable":

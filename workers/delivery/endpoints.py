@@ -31,8 +31,7 @@ __all__ = [
 
 TEST = "billhook.test"
 _HIDDEN = frozenset({"headers", "client_certificate"})
-OPEN_TO_ALL = [column for column in Endpoint.__table__.columns if column.name not in _HIDDEN]
-"""The columns that may be shown."""
+_OPEN_TO_ALL = [column for column in Endpoint.__table__.columns if column.name not in _HIDDEN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ def send_test(engine: Engine, endpoint_id: str, *, actor: str, now: datetime) ->
 def everyone(engine: Engine) -> Sequence[AnyRow]:
     """All endpoints, oldest first, without what is secret of them."""
     with database.read(engine) as connection:
-        return connection.execute(select(*OPEN_TO_ALL).order_by(Endpoint.id)).all()
+        return connection.execute(select(*_OPEN_TO_ALL).order_by(Endpoint.id)).all()
 
 
 State = Literal["sound", "failing", "held", "disabled"]
@@ -231,7 +230,7 @@ def hold(engine: Engine, endpoint_id: str) -> None:
 def get(engine: Engine, endpoint_id: str) -> AnyRow:
     """One of `everyone`. Raises NoEndpoint."""
     with database.read(engine) as connection:
-        row = connection.execute(select(*OPEN_TO_ALL).where(Endpoint.id == endpoint_id)).first()
+        row = connection.execute(select(*_OPEN_TO_ALL).where(Endpoint.id == endpoint_id)).first()
     if row is None:
         raise NoEndpoint(f"there is no endpoint {endpoint_id}")
     return row
@@ -249,7 +248,7 @@ def shown(engine: Engine, vault: MultiFernet, endpoint_id: str, now: datetime) -
 
 def _locked(connection: Connection, endpoint_id: str) -> AnyRow:
     """The endpoint, which nobody else changes until this transaction ends. Raises NoEndpoint."""
-    mine = select(*OPEN_TO_ALL).where(Endpoint.id == endpoint_id)
+    mine = select(*_OPEN_TO_ALL).where(Endpoint.id == endpoint_id)
     # Whoever publishes a message meanwhile refers to the endpoint, and need not wait.
     row = connection.execute(mine.with_for_update(key_share=True)).first()
     if row is None:
