@@ -6,14 +6,12 @@ of what came lately, at most `_NEWEST` events are read.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, literal, select
-from ulid_transform import ulid_to_bytes
+from sqlalchemy import Connection, Engine, Select, extract, func, literal, select
 
 from workers import database, ids
 from workers.delivery import endpoints
@@ -27,8 +25,6 @@ MINUTES = 60
 """That the chart goes back."""
 ENDPOINTS = 6
 _NEWEST = 100_000
-_TIMED = len("evt_") + 8
-"""Characters of an event's id that tell when it came, to the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +102,17 @@ def _minutes(connection: Connection, now: datetime) -> list[Minute]:
     last = now.replace(second=0, microsecond=0)
     began = [last - timedelta(minutes=before) for before in range(MINUTES - 1, -1, -1)]
     # An id begins with its time, so the newest events are at the end of the index.
-    newest = select(EventRow.id, EventRow.status).where(EventRow.id >= ids.since("evt", began[0]))
+    newest = select(EventRow.received_at, EventRow.status).where(EventRow.id >= ids.since("evt", began[0]))
     some = newest.order_by(EventRow.id.desc()).limit(_NEWEST).subquery()
-    second = func.substr(some.c.id, 1, _TIMED)
-    counts: Counter[tuple[datetime, str]] = Counter()
-    for part, status, count in connection.execute(
-        select(second, some.c.status, func.count()).group_by(second, some.c.status)
-    ):
-        counts[_moment(part).replace(second=0, microsecond=0), status] += count
+    # Of an hour, these name each minute once.
+    of = (extract("hour", some.c.received_at), extract("minute", some.c.received_at), some.c.status)
+    lately = some.c.received_at.between(began[0], last + timedelta(minutes=1))
+    counts: dict[tuple[int, int, str], int] = {
+        (int(hour), int(minute), status): count
+        for hour, minute, status, count in connection.execute(select(*of, func.count()).where(lately).group_by(*of))
+    }
     statuses = ("processed", "ignored", WAITING, "dead")
-    return [Minute(minute, *(counts[minute, status] for status in statuses)) for minute in began]
-
-
-def _moment(part: str) -> datetime:
-    raw = ulid_to_bytes(part.removeprefix("evt_").ljust(26, "0"))
-    return datetime.fromtimestamp(int.from_bytes(raw[:6]) / 1000, UTC)
+    return [Minute(at, *(counts.get((at.hour, at.minute, status), 0) for status in statuses)) for at in began]
 
 
 def _ailing_first(engine: Engine, now: datetime) -> list[tuple[AnyRow, State]]:

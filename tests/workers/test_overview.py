@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, update
 
+from handlers.context import Context
+from handlers.event import Event
 from handlers.registry import Registry
 from tests.workers.given import NOW, Clock, endpoint, received, statements
 from workers import database, ids
@@ -40,7 +42,7 @@ def test_events_are_counted_by_the_minute_in_which_they_came(
     engine: Engine, dispatcher: Dispatcher, registry: Registry, clock: Clock
 ) -> None:
     @registry.on("invoice.paid", retries=0)
-    def fail(_event: object) -> None:
+    def fail(event: Event, ctx: Context) -> None:
         raise ValueError
 
     for minutes in (0, 0.5, 2, 2, 59, 61, 500):
@@ -60,7 +62,7 @@ def test_events_are_counted_by_the_minute_in_which_they_came(
 
 def test_what_will_be_tried_again_is_failing(engine: Engine, dispatcher: Dispatcher, registry: Registry) -> None:
     @registry.on("invoice.paid", retries=3)
-    def fail(_event: object) -> None:
+    def fail(event: Event, ctx: Context) -> None:
         raise ValueError
 
     process(dispatcher, [received(engine)])
