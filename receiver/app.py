@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
@@ -108,7 +108,20 @@ def _management(runtime: Runtime, clients: Clients) -> list[BaseRoute]:
 
         return create_api(runtime, clients)
 
-    return [Mount("/api/v1", Late(api))]
+    def console() -> ASGIApp:
+        from receiver.console import create_console
+
+        return create_console(runtime)
+
+    def to(path: str) -> Callable[[Request], Response]:
+        return lambda request: RedirectResponse(request.scope.get("root_path", "") + path, 307)
+
+    return [
+        Route("/console", to("/console/")),
+        Route("/api/v1/docs", to("/console/api")),
+        Mount("/api/v1", Late(api)),
+        Mount("/console", Late(console)),
+    ]
 
 
 def _askable(settings: Settings) -> Clients:

@@ -21,10 +21,18 @@ class Throttle:
 
     def wait(self, key: Hashable, now: float) -> int:
         """Count one at `now` (seconds); 0 when it is allowed, else seconds until the next window."""
+        self._open(now)
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        return 0 if count <= self._per_minute else 60 - int(now % 60)
+
+    def blocked(self, key: Hashable, now: float) -> int:
+        """Seconds until one more would be allowed; counts nothing. For what may not even be tried then."""
+        self._open(now)
+        return 0 if self._counts.get(key, 0) < self._per_minute else 60 - int(now % 60)
+
+    def _open(self, now: float) -> None:
         window = int(now // 60)
         # A flood under many keys must not fill the memory; forgetting them early is the lesser evil.
         if window != self._window or len(self._counts) > LARGEST:
             self._window = window
             self._counts.clear()
-        count = self._counts[key] = self._counts.get(key, 0) + 1
-        return 0 if count <= self._per_minute else 60 - int(now % 60)

@@ -44,6 +44,22 @@ class ApiKey(Model):
     """To the minute."""
 
 
+class User(Model):
+    """Somebody who may sign in to the console."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    password: Mapped[str] = mapped_column(Text)
+    """Its scrypt hash, with salt and parameters."""
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    disabled_at: Mapped[datetime | None]
+    last_signed_in_at: Mapped[datetime | None]
+
+
 class IdempotencyKey(Model):
     """A change that was asked for under an `Idempotency-Key`, and what was answered; kept for a day."""
 

@@ -168,13 +168,22 @@ def authenticate(engine: Engine, key: str, now: datetime) -> Caller | None:
     with database.read(engine) as connection:
         # Found by its digest, of which nobody can choose a prefix: how long the search takes says nothing of a key.
         row = connection.execute(select(ApiKey).where(ApiKey.digest == digest)).first()
-    if row is None or not hmac.compare_digest(row.digest, digest) or row.revoked_at is not None:
-        return None
-    if row.expires_at is not None and row.expires_at <= now:
+    if row is None or not hmac.compare_digest(row.digest, digest) or not _is_live(row, now):
         return None
     if row.last_used_at is None or row.last_used_at <= now - _USED_EVERY:
         _note_use(engine, row.id, now)
     return Caller(row.id, row.name, frozenset(row.scopes))
+
+
+def live(engine: Engine, key_id: str, now: datetime) -> Caller | None:
+    """Whose key has this id, while it is live: for who has shown it before."""
+    with database.read(engine) as connection:
+        row = connection.execute(select(*SHOWN).where(ApiKey.id == key_id)).first()
+    return Caller(row.id, row.name, frozenset(row.scopes)) if row is not None and _is_live(row, now) else None
+
+
+def _is_live(row: AnyRow, now: datetime) -> bool:
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
 
 
 def _note_use(engine: Engine, key_id: str, now: datetime) -> None:

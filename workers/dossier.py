@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Text, and_, cast, func, select
 
 from workers import database
-from workers.models import AnyRow, Delivery, EventRow, HandlerRun, Message, Step
+from workers.models import AnyRow, Attempt, Delivery, EventRow, HandlerRun, Message, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Dossier:
     """By run: `name`, `size` in bytes, `created_at`."""
     messages: Sequence[AnyRow]
     deliveries: Mapping[str, Sequence[AnyRow]]
-    """By message."""
+    """By message; with `last`, the status of the last answer or why none came, and `last_at`."""
 
 
 def dossier(engine: Engine, event_id: str) -> Dossier | None:
@@ -43,6 +43,8 @@ def dossier(engine: Engine, event_id: str) -> Dossier | None:
         messages = connection.execute(
             select(Message.id, Message.type, Message.created_at).where(sent).order_by(Message.created_at, Message.id)
         ).all()
+        last = and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts)
+        outcome = func.coalesce(cast(Attempt.status, Text), Attempt.error).label("last")
         deliveries = connection.execute(
             select(
                 Delivery.id,
@@ -51,8 +53,11 @@ def dossier(engine: Engine, event_id: str) -> Dossier | None:
                 Delivery.status,
                 Delivery.attempts,
                 Delivery.next_attempt_at,
+                Attempt.started_at.label("last_at"),
+                outcome,
             )
             .join(Message, Message.id == Delivery.message_id)
+            .outerjoin(Attempt, last)
             .where(sent)
             .order_by(Delivery.id)
         ).all()

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from workers.access_models import ApiKey, AuditEntry, IdempotencyKey
+from workers.access_models import ApiKey, AuditEntry, IdempotencyKey, User
 from workers.columns import (
     HELD,
     JSON_TYPE,
@@ -384,5 +384,5 @@ class Occurrence(Work, Model):
 __all__ = [
     "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "ApiKey", "Attempt", "AuditEntry", "Delivery", "Endpoint",
     "EndpointKey", "EventRow", "HandlerRun", "IdempotencyKey", "Message", "Model", "Occurrence", "OnceKey", "Schedule",
-    "StaleHour", "Step", "Tally", "Utc", "Work", "prose",
+    "StaleHour", "Step", "Tally", "User", "Utc", "Work", "prose",
 ]  # fmt: skip

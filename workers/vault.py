@@ -6,12 +6,15 @@ other, so there a key of our own making in the state folder serves.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from handlers.errors import BillhookError
 from workers.settings import Settings
@@ -25,15 +28,26 @@ class VaultError(BillhookError):
 
 def open_vault(settings: Settings) -> MultiFernet:
     """What encrypts and decrypts secrets. Raises VaultError where there is no key, or it is none."""
-    return MultiFernet(_keys(settings))
+    return MultiFernet([Fernet(key) for key in _keys(settings)])
 
 
 def first_key(settings: Settings) -> Fernet:
     """The key that encrypts. Raises VaultError as `open_vault` does."""
-    return _keys(settings)[0]
+    return Fernet(_keys(settings)[0])
 
 
-def _keys(settings: Settings) -> list[Fernet]:
+def derived(settings: Settings, purpose: str) -> tuple[bytes, ...]:
+    """Keys of 32 bytes for a purpose other than encryption, one of each, the newest first. Raises VaultError.
+
+    HKDF (RFC 5869): whoever knows one of them knows neither the encryption key nor that of another purpose.
+    """
+    return tuple(
+        HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(base64.urlsafe_b64decode(key))
+        for key in _keys(settings)
+    )
+
+
+def _keys(settings: Settings) -> list[str]:
     keys = [secret.get_secret_value() for secret in settings.encryption_keys]
     if not keys and settings.embedded_database:
         keys = [_own_key(settings.state_dir / "encryption.key")]
@@ -43,9 +57,11 @@ def _keys(settings: Settings) -> list[Fernet]:
             'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
         )
     try:
-        return [Fernet(key) for key in keys]
+        for key in keys:
+            Fernet(key)
     except ValueError:
         raise VaultError(f"{_VARIABLE}: a key is 32 bytes in URL-safe base64") from None
+    return keys
 
 
 def decrypt(vault: MultiFernet, secret: bytes) -> str:

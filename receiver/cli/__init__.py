@@ -15,6 +15,7 @@ from receiver.cli import (
     endpoints,
     event,
     handlers,
+    keys,
     listen,
     processes,
     reconcile,
@@ -24,6 +25,7 @@ from receiver.cli import (
     sandbox,
     schedules,
     tools,
+    users,
 )
 from receiver.cli.output import INTERRUPTED, Commands, Failure, written
 from workers import faults
@@ -49,6 +51,8 @@ for module in (
     reconcile,
     reencrypt,
     tools,
+    keys,
+    users,
     sandbox,
     listen,
 ):

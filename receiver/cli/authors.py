@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from receiver.cli.output import CommandError, WrongUse, escaped
+from receiver.bodies import escaped
+from receiver.cli.output import CommandError, WrongUse
 from receiver.cli.records import Json
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from receiver.bodies import escaped
 from receiver.cli.actor import actor
 from receiver.cli.options import WHEN, moment
-from receiver.cli.output import CommandError, WrongUse, escaped, many, show
+from receiver.cli.output import CommandError, WrongUse, many, show
 from receiver.cli.records import Json, open_database, rung_for
 from receiver.cli.recover import deliveries
 

@@ -12,9 +12,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from receiver.bodies import escaped
 from receiver.cli import recover
 from receiver.cli.actor import actor
-from receiver.cli.output import WrongUse, console, escaped, show
+from receiver.cli.output import WrongUse, console, show
 from receiver.cli.records import Json, open_database, rung_for
 from receiver.cli.wishes import (
     Ca,

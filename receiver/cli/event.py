@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.output import CommandError, WrongUse, escaped, many
+from receiver.bodies import escaped
+from receiver.cli.output import CommandError, WrongUse, many
 from receiver.cli.records import Json, open_database
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from receiver.bodies import escaped
 from receiver.cli.options import no_source
-from receiver.cli.output import escaped, many, show
+from receiver.cli.output import many, show
 from receiver.cli.records import Json, quiet
 from workers import settings
 from workers.settings import Settings

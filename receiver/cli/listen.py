@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from receiver.cli.body import of_body
-from receiver.cli.output import FAILED, WrongUse, console, escaped
+from receiver.bodies import escaped, of_body
+from receiver.cli.output import FAILED, WrongUse, console
 from receiver.cli.processes import listen as listen_on
 from receiver.cli.records import Json
 

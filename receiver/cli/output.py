@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from handlers.errors import BillhookError
+from receiver.bodies import escaped
 from workers.embedded import EmbeddedError
 from workers.settings import SettingsError
 
@@ -26,8 +26,6 @@ WRONG_USE = 2
 FAILED = 1
 INTERRUPTED = 130
 
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What would move the cursor, colour the terminal or turn the text around; and halves of characters."""
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -74,11 +72,6 @@ def _explain(error: Exception) -> tuple[str, int]:
 def many(count: int, what: str) -> str:
     """As in `1 run` and `2 runs`."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def escaped(text: str) -> str:
-    """Text of somebody else's as it can be shown at a terminal: what is no letter stands there as `\\x1b`."""
-    return _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
 
 
 def show(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from receiver.cli.output import CommandError, WrongUse, many
 from workers import settings
 from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.app import Runtime
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,12 +52,26 @@ def serve() -> None:
         print(f"receiving on http://{host}:{port}/webhooks/{{source}}", file=sys.stderr, flush=True)
         if not runtime.settings.sources:
             print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
+        if runtime.settings.management:
+            _say_who_may_come_in(runtime, host, port)
 
     observing.start(runtime.settings, "serve")
     receiver = create_app(runtime)
     config = server.configuration(receiver, runtime.settings.trusted_proxies, receiver.take)
     server.serve(config, listening, ready, drain=runtime.settings.drain_seconds, draining=receiver.drain)
     observing.stop()
+
+
+def _say_who_may_come_in(runtime: Runtime, host: str, port: int) -> None:
+    from workers import api_keys, users
+
+    print(f"the console is on http://{host}:{port}/console, the API on /api/v1", file=sys.stderr)
+    if api_keys.there_are_none(runtime.engine) and users.there_are_none(runtime.engine):
+        print(
+            "nobody can sign in yet: `billhook keys create --scopes full` makes the first API key, "
+            "`billhook users add NAME` the first user",
+            file=sys.stderr,
+        )
 
 
 def work(

@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from workers import vault
 from workers.settings import Settings
-from workers.vault import VaultError, decrypt, open_vault
+from workers.vault import VaultError, decrypt, derived, open_vault
 
 OPENER = """
 import sys
@@ -126,3 +126,15 @@ def test_processes_with_the_same_number_agree_on_one_key(tmp_path: Path) -> None
 
         reader = open_vault(settings)
         assert {decrypt(reader, secret) for secret in secrets} == {"x"}
+
+
+def test_keys_are_derived_one_of_each_encryption_key_and_by_their_purpose(tmp_path: Path) -> None:
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    rotated = Settings(state_dir=tmp_path, encryption_keys=f"{new},{old}")
+
+    first, second = derived(rotated, "cookies")
+
+    assert (second,) == derived(Settings(state_dir=tmp_path, encryption_keys=old), "cookies")
+    assert first != derived(rotated, "letters")[0]
+    assert len(first) == len(second) == 32
+    assert first not in (new.encode(), old.encode())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.cli.output import Failure, escaped, many
+from receiver.bodies import escaped
+from receiver.cli.output import Failure, many
 from tests.receiver.cli.conftest import Billhook
 from tests.receiver.cli.terminal import COMMAND, running
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.signing import STANDARD, hmac_key
-from receiver.cli.body import SHOWN, of_body
+from receiver.bodies import SHOWN, of_body
 from tests.receiver.cli.conftest import Billhook
 from tests.receiver.cli.terminal import running
 from workers.delivery import keys

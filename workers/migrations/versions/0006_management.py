@@ -1,4 +1,4 @@
-"""API keys and idempotency keys; and what lists of events, runs, deliveries and messages are found by.
+"""API keys, users, idempotency keys; and what lists of events, runs, deliveries and messages are found by.
 
 Revision: 0006, after 0005.
 """
@@ -40,6 +40,19 @@ def upgrade() -> None:
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
         sa.UniqueConstraint("digest", name="uq_api_keys_digest"),
+    )
+    op.create_table(
+        "users",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("password", sa.Text(), nullable=False),
+        sa.Column("scopes", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_signed_in_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_users"),
+        sa.UniqueConstraint("name", name="uq_users_name"),
     )
     op.create_table(
         "idempotency_keys",
@@ -113,4 +126,5 @@ def downgrade() -> None:
     op.drop_table("stale_hours")
     op.drop_table("tallies")
     op.drop_table("idempotency_keys")
+    op.drop_table("users")
     op.drop_table("api_keys")

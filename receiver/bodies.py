@@ -1,4 +1,4 @@
-"""A body as people read it at a terminal: JSON indented, other text as it is, bytes in hexadecimal.
+"""A body as people read it, at a terminal or in a browser: JSON indented, other text as it is, bytes in hexadecimal.
 
 Everything is made of pieces, each with its colour. What came is shown, and not what a parser made of it: numbers,
 escapes and repeated names stay as they were sent. Nothing in it can act on the terminal.
@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from receiver.cli.output import escaped
-
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would move the cursor, colour the terminal or turn the text around; and halves of characters."""
 SHOWN = 20_000
 """Characters that are shown of a body."""
 DUMPED = 256
@@ -21,6 +21,11 @@ _JSON = re.compile(
     r'(?P<cyan>"(?:[^"\\]|\\.)*"(?=\s*:))|(?P<green>"(?:[^"\\]|\\.)*")|(?P<dim>[{}\[\],:])|(?P<magenta>[^\s{}\[\],:"]+)'
 )
 """What JSON is made of: names, strings, punctuation, the rest; each group is named by its colour."""
+
+
+def escaped(text: str) -> str:
+    """Text of somebody else's as it can be shown at a terminal: what is no letter stands there as `\\x1b`."""
+    return _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
 
 
 def of_body(body: bytes) -> Iterator[tuple[str, str]]:
