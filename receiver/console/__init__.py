@@ -45,7 +45,7 @@ def create_console(runtime: Runtime) -> ASGIApp:
     pages = Pages(secrets, Door(runtime, Sessions(runtime.engine, secrets)), Dashboard(runtime))
     for view in (EventView, RunView, EndpointView, DeliveryView, ScheduleView, ApiKeyView, AuditView):
         pages.add_view(view(runtime))
-    reference = Reference(runtime)
+    reference = Reference()
     for page in (NewEndpoint(runtime), NewKey(runtime), reference):
         pages.add_view(page)
     pages.routes.insert(0, Route("/openapi.json", reference.openapi, name="openapi"))

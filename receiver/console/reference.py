@@ -10,8 +10,6 @@ from starlette.responses import JSONResponse, Response
 from starlette_admin.routing import route
 from starlette_admin.views import CustomView
 
-from workers.app import Runtime
-
 
 class Reference(CustomView):
     """For whoever is signed in; what they try there, they try with a key that they give it."""
@@ -19,9 +17,8 @@ class Reference(CustomView):
     path = "/api"
     icon = "fa-solid fa-book"
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self) -> None:
         super().__init__(menu_label="API", route_name="api")
-        self._runtime = runtime
         self._described: dict[str, Any] | None = None
 
     @route("")
@@ -32,11 +29,12 @@ class Reference(CustomView):
     async def openapi(self, request: Request) -> Response:
         """The description."""
         if self._described is None:
-            self._described = await to_thread(self._describe)
+            self._described = await to_thread(_description)
         prefix = request.scope["root_path"].removesuffix("/console") + "/api/v1"
         return JSONResponse(self._described | {"servers": [{"url": prefix}]})
 
-    def _describe(self) -> dict[str, Any]:
-        from receiver.api import operations
 
-        return dict(operations(self._runtime).openapi())
+def _description() -> dict[str, Any]:
+    from receiver.api import application
+
+    return dict(application().openapi())
