@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from fastapi import Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from receiver.api.errors import ApiError, Refused
 from workers.listing import Page
@@ -38,8 +38,16 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("lies outside the years 1 to 9999") from None
 
 
+def _written(moment: object) -> object:
+    """As it is, unless it is a number, which might be of seconds or of milliseconds."""
+    if isinstance(moment, int | float) or (isinstance(moment, str) and "-" not in moment[1:]):
+        raise ValueError("must be a date with a time and its zone, such as 2026-11-30T06:25:35Z")
+    return moment
+
+
 Moment = Annotated[
     AwareDatetime,
+    BeforeValidator(_written),
     AfterValidator(_in_utc),
     PlainSerializer(lambda moment: moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"), str),
 ]

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from handlers.errors import BillhookError, ProviderError, ProviderUnavailable
 from receiver.api.edge import REQUEST_ID
@@ -56,7 +57,6 @@ CODES = {
     409: "CONFLICT",
     412: "PRECONDITION_FAILED",
     413: "PAYLOAD_TOO_LARGE",
-    415: "UNSUPPORTED_MEDIA_TYPE",
     429: "RATE_LIMIT_EXCEEDED",
     500: "INTERNAL_ERROR",
     503: "UNAVAILABLE",
@@ -100,10 +100,11 @@ def register(api: FastAPI) -> None:
         return _answer(400, "VALIDATION_ERROR", "the request is not valid", details)
 
     @api.exception_handler(HTTPException)
-    def refused(_request: Request, error: HTTPException) -> JSONResponse:
+    def refused(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {}) | ({"Allow": _allowed(request)} if error.status_code == 405 else {})
         code = error.code if isinstance(error, ApiError) else CODES.get(error.status_code, "BAD_REQUEST")
         details = error.details if isinstance(error, ApiError) else None
-        return _answer(error.status_code, code, error.detail, details, error.headers)
+        return _answer(error.status_code, code, error.detail, details, headers)
 
     @api.exception_handler(BillhookError)
     def ours(_request: Request, error: BillhookError) -> JSONResponse:
@@ -133,6 +134,12 @@ def register(api: FastAPI) -> None:
         request_id = request.scope[REQUEST_ID]
         log.error("a request to the API failed", action="api_failed", request_id=request_id, exc_info=error)
         return _answer(500, "INTERNAL_ERROR", f"something went wrong here; the log tells more of {request_id}")
+
+
+def _allowed(request: Request) -> str:
+    """What this path can be asked; its methods are routes of their own, of which the framework names the first."""
+    meant = [route for route in request.app.router.routes if route.matches(request.scope)[0] != Match.NONE]
+    return ", ".join(sorted({method for route in meant for method in getattr(route, "methods", ())}))
 
 
 def _status_of(error: BillhookError) -> tuple[int, str, Any]:
