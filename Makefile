@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
 IMAGE ?= billhook
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 EXPORT := uv export --quiet --no-header --format requirements.txt --no-emit-project
 
 .PHONY: help demo test storm coverage check format lock image clean
@@ -61,10 +62,14 @@ image:
 $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Billhook needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@echo "making the environment in $(VENV) (about a minute, once)"
+	@echo "making the environment in $(VENV) (half a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@# The lock names all that is needed. Left to resolve an extra, pip would pick a newer release, which has no hash here.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@# uv, which is in it, needs a fifth of pip's time for the rest; pip does it where uv finds no index.
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
+	@$(PIP) -r $(VENV)/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock || \
+		$(PIP) -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
