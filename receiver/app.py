@@ -111,7 +111,7 @@ def _management(runtime: Runtime, clients: Clients) -> list[BaseRoute]:
     def console() -> ASGIApp:
         from receiver.console import create_console
 
-        return create_console(runtime)
+        return create_console(runtime, clients)
 
     def to(path: str) -> Callable[[Request], Response]:
         return lambda request: RedirectResponse(request.scope.get("root_path", "") + path, 307)

@@ -1,7 +1,7 @@
 """How everything does at the moment, at a glance: what came, what waits and since when, what failed, what is next.
 
 A look costs little whatever is stored: what is counted is found by indexes of what is open, and counted up to `MOST`;
-of what came lately, at most `_NEWEST` events are read.
+what came is tallied by the minute.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, extract, func, literal, select
+from sqlalchemy import Connection, Engine, Select, func, literal, select
 
-from workers import database, ids
+from workers import database, stats
 from workers.delivery import endpoints
 from workers.delivery.endpoints import State
 from workers.gauges import Backlog, backlogs, due_at_sources
@@ -24,7 +24,6 @@ MOST = 10_000
 MINUTES = 60
 """That the chart goes back."""
 ENDPOINTS = 6
-_NEWEST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Overview:
     """A look."""
 
     minutes: Sequence[Minute]
-    """The last `MINUTES`, oldest first; where more came than are read, only the last of them."""
+    """The last `MINUTES`, oldest first."""
     waiting: int
     """Events that have not ended."""
     failing: int
@@ -83,7 +82,7 @@ def overview(engine: Engine, now: datetime) -> Overview:
     coming = select(*Schedule.__table__.columns).where(Schedule.next_run_at.is_not(None))
     with database.read(engine) as connection:
         return Overview(
-            minutes=_minutes(connection, now),
+            minutes=_minutes(engine, now),
             waiting=_counted(connection, select(literal(1)).where(EventRow.status == WAITING)),
             failing=_counted(connection, failing),
             dead=_counted(connection, dead),
@@ -98,21 +97,12 @@ def _counted(connection: Connection, rows: Select[Any]) -> int:
     return connection.execute(select(func.count()).select_from(rows.limit(MOST).subquery())).scalar_one()
 
 
-def _minutes(connection: Connection, now: datetime) -> list[Minute]:
-    last = now.replace(second=0, microsecond=0)
+def _minutes(engine: Engine, now: datetime) -> list[Minute]:
+    last = stats.floor(now, "minute")
     began = [last - timedelta(minutes=before) for before in range(MINUTES - 1, -1, -1)]
-    # An id begins with its time, so the newest events are at the end of the index.
-    newest = select(EventRow.received_at, EventRow.status).where(EventRow.id >= ids.since("evt", began[0]))
-    some = newest.order_by(EventRow.id.desc()).limit(_NEWEST).subquery()
-    # Of an hour, these name each minute once.
-    of = (extract("hour", some.c.received_at), extract("minute", some.c.received_at), some.c.status)
-    lately = some.c.received_at.between(began[0], last + timedelta(minutes=1))
-    counts: dict[tuple[int, int, str], int] = {
-        (int(hour), int(minute), status): count
-        for hour, minute, status, count in connection.execute(select(*of, func.count()).where(lately).group_by(*of))
-    }
+    counts = stats.counts(engine, "events", "minute", began[0], last + timedelta(minutes=1), ("at", "outcome"))
     statuses = ("processed", "ignored", WAITING, "dead")
-    return [Minute(at, *(counts.get((at.hour, at.minute, status), 0) for status in statuses)) for at in began]
+    return [Minute(at, *(counts[at, status] for status in statuses)) for at in began]
 
 
 def _ailing_first(engine: Engine, now: datetime) -> list[tuple[AnyRow, State]]:

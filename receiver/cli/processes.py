@@ -47,13 +47,14 @@ def serve() -> None:
     runtime = _start(answer_within=1.0)
     listening = listen(runtime.settings.listen, "BILLHOOK_LISTEN")
     host, port = listening.getsockname()[:2]
+    nobody = _told_to_the_first(runtime) if runtime.settings.management else ""
 
     def ready() -> None:
         print(f"receiving on http://{host}:{port}/webhooks/{{source}}", file=sys.stderr, flush=True)
         if not runtime.settings.sources:
             print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
-        if runtime.settings.management:
-            _say_who_may_come_in(runtime, host, port)
+        if nobody:
+            print(nobody, file=sys.stderr)
 
     observing.start(runtime.settings, "serve")
     receiver = create_app(runtime)
@@ -62,16 +63,16 @@ def serve() -> None:
     observing.stop()
 
 
-def _say_who_may_come_in(runtime: Runtime, host: str, port: int) -> None:
+def _told_to_the_first(runtime: Runtime) -> str:
+    """How to come in to the console, where nobody can yet."""
     from workers import api_keys, users
 
-    print(f"the console is on http://{host}:{port}/console, the API on /api/v1", file=sys.stderr)
-    if api_keys.there_are_none(runtime.engine) and users.there_are_none(runtime.engine):
-        print(
-            "nobody can sign in yet: `billhook keys create --scopes full` makes the first API key, "
-            "`billhook users add NAME` the first user",
-            file=sys.stderr,
-        )
+    if not (api_keys.there_are_none(runtime.engine) and users.there_are_none(runtime.engine)):
+        return ""
+    return (
+        "nobody can sign in to /console or call /api/v1 yet: `billhook keys create --scopes full` makes the first API "
+        "key, `billhook users add NAME` the first user"
+    )
 
 
 def work(

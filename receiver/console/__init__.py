@@ -29,25 +29,28 @@ from receiver.console.schedules import ScheduleView
 from receiver.console.session import Sessions
 from receiver.console.signing_in import Door
 from workers.app import Runtime
+from workers.clients import Clients
 from workers.vault import VaultError, derived
 
 PREFIX = "/console"
 _PURPOSE = "billhook.console"
 
 
-def create_console(runtime: Runtime) -> ASGIApp:
-    """The application under `/console`, over this process's database and Redis."""
+def create_console(runtime: Runtime, clients: Clients) -> ASGIApp:
+    """The application under `/console`, over this process's database, Redis, and clients of the sources' APIs."""
     try:
         # The newest key signs; itsdangerous wants it last.
         secrets = [key.hex() for key in reversed(derived(runtime.settings, _PURPOSE))]
     except VaultError as error:
         return PlainTextResponse(f"the console cannot sign its cookies: {error}\n", 503)
     pages = Pages(secrets, Door(runtime, Sessions(runtime.engine, secrets)), Dashboard(runtime))
-    for view in (EventView, RunView, EndpointView, DeliveryView, ScheduleView, ApiKeyView, AuditView):
-        pages.add_view(view(runtime))
     reference = Reference()
-    for page in (NewEndpoint(runtime), NewKey(runtime), reference):
-        pages.add_view(page)
+    for view in (
+        EventView(runtime), RunView(runtime), EndpointView(runtime), DeliveryView(runtime),
+        ScheduleView(runtime, clients), ApiKeyView(runtime), AuditView(runtime), NewEndpoint(runtime), NewKey(runtime),
+        reference,
+    ):  # fmt: skip
+        pages.add_view(view)
     pages.routes.insert(0, Route("/openapi.json", reference.openapi, name="openapi"))
     pages.routes.insert(0, Mount("/assets", StaticFiles(directory=ASSETS), name="assets"))
     swagger = StaticFiles(packages=[("fastapi_offline", "static")])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from receiver.console.rows import LIMIT, Asked, Cell, Filter, Rows
-from workers import pages
+from workers import browsing
 from workers.listing import Page
 
 
@@ -32,7 +32,7 @@ class AuditView(Rows):
         return (Filter("action", "What", example="schedules.pause"), Filter("actor", "Who"))
 
     def page(self, asked: Asked) -> Page:
-        return pages.audit_entries(
+        return browsing.audit_entries(
             self._engine, actor=asked["actor"], action=asked["action"], after=asked.after, limit=LIMIT
         )
 

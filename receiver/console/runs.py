@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from receiver.console.rows import LIMIT, Asked, Cell, Filter, Rows
-from workers import pages
+from workers import browsing
+from workers.browsing import Runs
 from workers.listing import Page
 
 
@@ -38,14 +39,8 @@ class RunView(Rows):
         )
 
     def page(self, asked: Asked) -> Page:
-        return pages.runs(
-            self._engine,
-            handler=asked["handler"],
-            status=asked["status"],
-            event_id=asked.q,
-            after=asked.after,
-            limit=LIMIT,
-        )
+        meant = Runs(handler=asked["handler"], status=asked["status"], event_id=asked.q)
+        return browsing.runs(self._engine, meant, after=asked.after, limit=LIMIT)
 
     def one(self, row_id: str) -> Any:
         return None

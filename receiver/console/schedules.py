@@ -11,16 +11,15 @@ from starlette.requests import Request
 from starlette_admin.actions import row_action
 
 from receiver.console.rows import LIMIT, Asked, Cell, Doing, Filter, Rows, say
-from workers import pages
-from workers.app import PROCESS, ring
+from workers.app import Runtime
 from workers.clients import Clients
 from workers.leases import utcnow
 from workers.listing import Page
 from workers.models import AnyRow
-from workers.schedule import schedules, verbs
+from workers.schedule import browsing, on_demand, schedules, verbs
+from workers.schedule.at_once import AtOnce
 from workers.schedule.errors import NOT_FOUND, ScheduleError
-from workers.schedule.generator import DEADLINE, Generator
-from workers.schedule.on_demand import generate_now
+from workers.schedule.generator import Generator
 from workers.schedule.schedules import Coming, Entry
 
 _HISTORY = 50
@@ -61,6 +60,11 @@ class ScheduleView(Rows):
         Cell("next", "Next due", getter=lambda _request, row: schedules.next_run_date(row)),
     )
 
+    def __init__(self, runtime: Runtime, clients: Clients) -> None:
+        settings, redis = runtime.settings, runtime.redis
+        self._at_once = AtOnce(Generator(engine=runtime.engine, settings=settings, clients=clients, redis=redis))
+        super().__init__(runtime)
+
     def filters(self) -> Sequence[Filter]:
         return (
             Filter("status", "Status", schedules.STATUSES),
@@ -69,7 +73,7 @@ class ScheduleView(Rows):
 
     def page(self, asked: Asked) -> Page:
         meant = schedules.Filter(source=asked["source"], status=asked["status"], search=asked.q)
-        return pages.schedules(self._engine, meant, after=asked.after, limit=LIMIT)
+        return browsing.schedules(self._engine, meant, after=asked.after, limit=LIMIT)
 
     def one(self, row_id: str) -> Any:
         try:
@@ -114,13 +118,10 @@ class ScheduleView(Rows):
         say(request, made or "The provider has not answered yet; it is tried again.")
 
     def _generate(self, schedule_id: str, doing: Doing) -> AnyRow:
-        settings = self._runtime.settings
-        with Clients(settings, deadline=DEADLINE) as clients:
-            generator = Generator(engine=self._engine, settings=settings, clients=clients, redis=self._runtime.redis)
-            row = generate_now(generator, schedule_id, actor=doing.actor)
-        if row.event_id is not None:
-            ring(PROCESS, [row.event_id])
-        return row
+        self._at_once.expect_billable(schedule_id)
+        occurrence = on_demand.plan_now(self._at_once.generator, schedule_id, actor=doing.actor)
+        self._at_once.make(occurrence)
+        return self._at_once.look(occurrence)
 
     @row_action(
         name="pause",

@@ -66,7 +66,8 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stranger(edge: Edge) -> Iterator[Browser]:
     """Somebody who has not signed in."""
-    with httpx.Client(base_url=edge.client.base_url, headers={"accept": "text/html"}, trust_env=False) as client:
+    headers = {"accept": "text/html"}
+    with httpx.Client(base_url=edge.client.base_url, headers=headers, trust_env=False, timeout=20) as client:
         yield Browser(client)
 
 

@@ -54,3 +54,14 @@ def test_what_is_not_there_is_404(browser: Browser) -> None:
     for key in ("events", "endpoints", "deliveries", "schedules", "keys"):
         for pk in ("evt_01M802JFQ4BKP1Z2J476R6XRE8", "x", "", "\x00", "'; --", "a" * 5000):
             assert "There is no such page" in browser.get(f"/{key}/detail", 404, pk=pk)
+
+
+def test_the_api_is_shown_to_whoever_is_signed_in(browser: Browser) -> None:
+    moved = browser.client.get("/api/v1/docs")
+    assert (moved.status_code, moved.headers["location"]) == (307, "/console/api")
+    assert 'data-description="/console/openapi.json"' in browser.get("/api")
+
+    described = browser.client.get("/console/openapi.json").json()
+
+    assert described["servers"] == [{"url": "/api/v1"}]
+    assert "/events" in described["paths"]
