@@ -55,3 +55,16 @@ def test_who_waits_as_told_is_allowed(now: float, per_minute: int) -> None:
 
     assert 1 <= wait <= 60
     assert limited.wait("a", now + wait) == 0
+
+
+def test_who_asks_whether_it_may_try_is_not_counted_for_that() -> None:
+    throttle = Throttle(2)
+    assert [throttle.blocked("a", 600.0) for _ in range(5)] == [0] * 5
+
+    throttle.wait("a", 600.0)
+    assert throttle.blocked("a", 610.0) == 0
+    throttle.wait("a", 610.0)
+
+    assert throttle.blocked("a", 620.0) == 40
+    assert throttle.blocked("b", 620.0) == 0
+    assert throttle.blocked("a", 660.0) == 0

@@ -52,6 +52,7 @@ def test_a_dead_event_is_replayed_and_processed_once_its_cause_is_mended(
     assert status(engine, EventRow, full.dead) == "processed"
 
 
+@once
 def test_a_dead_event_is_acknowledged(browser: Browser, full: World, engine: Engine) -> None:
     browser.do("events", "acknowledge", full.dead)
 
@@ -60,6 +61,7 @@ def test_a_dead_event_is_acknowledged(browser: Browser, full: World, engine: Eng
     assert "acknowledged before" in _said_after(browser, "events", "acknowledge", full.dead)
 
 
+@once
 def test_a_delivery_is_sent_again(browser: Browser, full: World, engine: Engine) -> None:
     delivery = full.delivery
 
@@ -69,6 +71,7 @@ def test_a_delivery_is_sent_again(browser: Browser, full: World, engine: Engine)
     assert last_entry(engine)[1] == "delivery.retry"
 
 
+@once
 def test_an_endpoint_is_disabled_enabled_and_sent_a_test(browser: Browser, full: World, engine: Engine) -> None:
     browser.do("endpoints", "disable", full.endpoint, reason="they asked <b>for it</b>")
     row = endpoints.get(engine, full.endpoint)
@@ -88,6 +91,7 @@ def test_an_endpoint_is_disabled_enabled_and_sent_a_test(browser: Browser, full:
     ]  # fmt: skip
 
 
+@once
 def test_a_new_secret_is_shown_once_and_never_again(browser: Browser, full: World, engine: Engine) -> None:
     answer = browser.do("endpoints", "rotate", full.endpoint)
 
@@ -99,6 +103,7 @@ def test_a_new_secret_is_shown_once_and_never_again(browser: Browser, full: Worl
     assert secret not in json.dumps(dict(browser.client.cookies))
 
 
+@once
 def test_an_endpoint_is_added(browser: Browser, engine: Engine) -> None:
     answer = browser.post(
         "/endpoints/new",
@@ -130,6 +135,7 @@ def test_an_endpoint_that_cannot_be_is_said_so_beside_what_was_filled_in(browser
     assert rows(engine, Endpoint) == []
 
 
+@once
 def test_a_schedule_is_paused_resumed_and_cancelled(browser: Browser, full: World, engine: Engine) -> None:
     for action, then in (("pause", "paused"), ("resume", "active"), ("cancel", "cancelled")):
         browser.do("schedules", action, full.schedule)
@@ -148,6 +154,7 @@ def test_an_invoice_that_the_provider_does_not_make_is_said_so(browser: Browser,
     assert "a schedule that is paused generates nothing" in refused.json()["msg"]
 
 
+@once
 def test_a_key_is_made_shown_once_and_revoked(browser: Browser, engine: Engine) -> None:
     answer = browser.post("/keys/new", name="<b>Billing</b>", scopes=["events:read", "stats:read"], lasts="90")
 

@@ -16,7 +16,7 @@ from tests.receiver.console.conftest import Browser, BrowserWith
 from workers import api_keys, users
 from workers.app import Runtime
 
-once = pytest.mark.parametrize("backend", ["embedded"], indirect=True)  # what does not hang on the servers
+pytestmark = pytest.mark.parametrize("backend", ["embedded"], indirect=True)  # none of it hangs on the servers
 PASSWORD = "correct horse battery"
 
 
@@ -62,7 +62,6 @@ def test_a_name_and_a_password_do_and_a_wrong_one_does_not(stranger: Browser, en
     assert "Ada" in stranger.get("/")
 
 
-@once
 def test_who_signs_in_comes_to_the_page_they_wanted_and_never_to_another_site(browser_with: BrowserWith) -> None:
     browser = browser_with()
     for onward, to in (
@@ -77,7 +76,6 @@ def test_who_signs_in_comes_to_the_page_they_wanted_and_never_to_another_site(br
         assert answer.headers["location"] == to
 
 
-@once
 def test_after_ten_failures_nobody_at_that_address_may_try_for_a_while(stranger: Browser, engine: Engine) -> None:
     users.add(engine, "Ada", PASSWORD, ["read"], actor="root", now=now())
     for _ in range(TRIES):
@@ -89,7 +87,6 @@ def test_after_ten_failures_nobody_at_that_address_may_try_for_a_while(stranger:
     assert 0 < int(refused.headers["retry-after"]) <= 60
 
 
-@once
 def test_the_cookie_is_for_this_console_alone_and_no_script(stranger: Browser, engine: Engine) -> None:
     key = api_keys.create(engine, "Ada", ["read"], actor="test", now=now()).key
     cookie = stranger.sign_in(key).headers["set-cookie"]
@@ -100,7 +97,6 @@ def test_the_cookie_is_for_this_console_alone_and_no_script(stranger: Browser, e
     assert key not in cookie
 
 
-@once
 def test_behind_a_proxy_that_is_trusted_the_cookie_is_secure(serve: Serve, runtime: Runtime) -> None:
     edge = serve(runtime, trusted_proxies=("127.0.0.1",))
     key = api_keys.create(runtime.engine, "Ada", ["read"], actor="test", now=now()).key
@@ -137,7 +133,6 @@ def test_a_session_ends_with_its_user(stranger: Browser, engine: Engine) -> None
     assert stranger.client.get("/console/").status_code == 303
 
 
-@once
 def test_a_session_that_somebody_made_up_is_none(stranger: Browser, browser_with: BrowserWith) -> None:
     browser = browser_with()
     good = browser.client.cookies[COOKIE]
@@ -152,7 +147,6 @@ def test_who_signs_out_is_out(browser: Browser) -> None:
     assert browser.client.get("/console/").status_code == 303
 
 
-@once
 def test_a_session_lives_on_when_the_encryption_keys_are_rotated(
     serve: Serve, runtime: Runtime, browser_with: BrowserWith
 ) -> None:
@@ -170,7 +164,6 @@ def test_a_session_lives_on_when_the_encryption_keys_are_rotated(
     assert without.status_code == 401
 
 
-@once
 def test_without_a_key_to_sign_cookies_with_the_console_says_what_to_set(serve: Serve, runtime: Runtime) -> None:
     edge = serve(runtime, encryption_keys=(), database_url="postgresql://nowhere/x")
 
@@ -180,6 +173,5 @@ def test_without_a_key_to_sign_cookies_with_the_console_says_what_to_set(serve: 
     assert "BILLHOOK_ENCRYPTION_KEYS is not set" in answer.text
 
 
-@once
 def test_without_management_there_is_no_console(serve: Serve, runtime: Runtime) -> None:
     assert serve(runtime, management=False).client.get("/console/").status_code == 404
