@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +11,7 @@ import typer
 from receiver.cli import schedule_import
 from receiver.cli.actor import actor
 from receiver.cli.asking import Yes, ask, refuse_to_ask
-from receiver.cli.output import CommandError, WrongUse, many, show
+from receiver.cli.output import WrongUse, many, show
 from receiver.cli.records import Json, open_database
 from receiver.cli.remote import schedules as remote
 from receiver.cli.remote.place import elsewhere
@@ -24,10 +22,11 @@ from receiver.cli.schedule_fields import (
     DayOfMonth,
     DayOfWeek,
     DaysUntilDue,
+    DryRun,
     Due,
     End,
+    Id,
     IntervalCount,
-    IssueDate,
     Items,
     MaxOccurrences,
     Name,
@@ -37,6 +36,7 @@ from receiver.cli.schedule_fields import (
     day,
     written,
 )
+from receiver.cli.schedule_generate import generate
 from receiver.cli.schedule_output import (
     LISTED,
     SHOWN_FIRST,
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from workers.schedule.plans import Plan
     from workers.settings import Settings
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id: sch_…")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be, and change nothing.")]
 Frequency = Annotated[str, typer.Option(help="weekly, biweekly, monthly, quarterly, biannually or yearly.")]
 
 
@@ -271,20 +269,6 @@ def delete(schedule_id: Id, yes: Yes = False) -> None:
     print(f"{schedule_id} is deleted")
 
 
-def generate(schedule_id: Id, issue_date: IssueDate = None, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Make the next invoice now; its due date is used up by it."""
-    issued = day(issue_date)
-    if dry_run:
-        _say_next(schedule_id, issued, as_json=as_json)
-        return
-    entry = _generated(schedule_id, issued)
-    say_history([entry], as_json=as_json)
-    if entry["status"] == "failed":
-        raise typer.Exit(1)
-    if entry["status"] in {"waiting", "running"}:
-        print("billhook: it is under way; `billhook schedules history` tells how it ends", file=sys.stderr)
-
-
 def retry(schedule_id: Id, due: Due = None, as_json: Json = False) -> None:
     """Try again what failed, as the schedule is now, and at once what was postponed; no invoice is made twice."""
     dates = [moment.date() for moment in due] if due else None
@@ -333,49 +317,6 @@ def preview(
         with explained():
             row = schedules.get(engine, schedule_id)
             coming, status = dates_of(configured, row, following), row.status
-    say_coming(coming, as_json=as_json, empty=f"nothing to come: it is {status}")
-
-
-def _generated(schedule_id: str, issued: date | None) -> dict[str, Any]:
-    """The entry of the due date whose invoice was made. Raises CommandError."""
-    if (api := elsewhere()) is not None:
-        return remote.generate(api, schedule_id, issued)
-    from workers.app import PROCESS, ring, start
-    from workers.clients import Clients
-    from workers.embedded import EmbeddedError
-    from workers.schedule import schedules
-    from workers.schedule.generator import DEADLINE, Generator
-    from workers.schedule.on_demand import generate_now
-
-    configured, engine = open_database()
-    try:
-        process = start(configured, answer_within=3.0)
-    except EmbeddedError as error:
-        raise CommandError(str(error)) from None
-    with explained(), Clients(configured, deadline=DEADLINE) as clients:
-        generator = Generator(engine=engine, settings=configured, clients=clients, redis=process.redis)
-        row = generate_now(generator, schedule_id, issue_date=issued, actor=actor())
-    if row.event_id is not None:
-        ring(PROCESS, [row.event_id])
-    return asdict(schedules.entry(row))
-
-
-def _say_next(schedule_id: str, issued: date | None, *, as_json: bool) -> None:
-    """Print what the next invoice would be, dated today or `issued`."""
-    from workers.leases import utcnow
-    from workers.schedule.rhythm import today
-
-    if (api := elsewhere()) is not None:
-        shown, _ = remote.get(api, schedule_id)
-        status = shown["status"]
-        coming = remote.preview(api, schedule_id, 1, issued or today(utcnow(), shown["timezone"]))
-    else:
-        from workers.schedule import schedules
-
-        configured, engine = open_database()
-        with explained():
-            row = schedules.get(engine, schedule_id)
-            status, coming = row.status, dates_of(configured, row, 1, issued or today(utcnow(), row.timezone))
     say_coming(coming, as_json=as_json, empty=f"nothing to come: it is {status}")
 
 

@@ -45,10 +45,9 @@ class Api:
         asked, left = _given(query), math.inf if limit is None else limit
         while left > 0:
             answer = self._send("GET", path, params=asked | {"limit": int(min(page, left))})
-            data = self._data(answer)
-            yield from data
+            yield from (data := self._data(answer))
             left -= len(data)
-            after = answer.json()["meta"]["pagination"]["next_cursor"]
+            after = _read(answer)["meta"]["pagination"]["next_cursor"]
             if after is None:
                 return
             asked["cursor"] = after
@@ -93,11 +92,11 @@ class Api:
     def _data(self, answer: httpx.Response) -> Any:
         if answer.status_code == 204:
             return None
-        try:
-            document = answer.json()
-            return document["data"] if answer.is_success else self._refused(answer.status_code, document["error"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
+        document = _read(answer)
+        if answer.is_success and document.get("success") is True:
+            return document["data"]
+        if not answer.is_success and isinstance(error := document.get("error"), dict):
+            self._refused(answer.status_code, error)
         hint = "it redirects, which is not followed" if answer.is_redirect else "which is no answer of this API"
         raise CommandError(f"{self.url} answers {answer.status_code}, {hint}; is the address right?")
 
@@ -106,6 +105,27 @@ class Api:
         if status == 401:
             said = f"{self.url}: {_KEY_IS_WRONG}"
         raise (WrongUse if status == 400 else CommandError)(said)
+
+
+class _Object(dict[str, Any]):
+    """An object of an answer, which says so where it lacks what this version looks for."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise CommandError(f"the API answers without {name!r}: there is another version of Billhook, this is {VERSION}")
+
+    def pop(self, name: str, *_: Any) -> Any:
+        value = self[name]
+        del self[name]
+        return value
+
+
+def _read(answer: httpx.Response) -> _Object:
+    """The object in an answer; an empty one where there is none."""
+    try:
+        document = answer.json(object_hook=_Object)
+    except (ValueError, RecursionError):
+        document = None
+    return document if isinstance(document, _Object) else _Object()
 
 
 def connect(url: str, key: str) -> Api:

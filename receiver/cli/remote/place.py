@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from receiver.cli.remote.client import Api
 
 COMMANDS = (
-    "acknowledge", "audit-log", "deliveries", "endpoints", "event", "events", "replay", "runs", "schedules", "sources",
-    "stats",
+    "acknowledge", "audit-log", "deliveries", "endpoints", "event", "events", "keys", "replay", "runs", "schedules",
+    "sources", "stats",
 )  # fmt: skip
 """Those that go over the API too; `schedules import` and `take-over` do not."""
 OVER_THE_API = (
