@@ -13,7 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from tests.alerts.test_runbooks import find
 from tests.conftest import new_database
 from workers import database, metrics
-from workers.settings import Settings, Source
+from workers.settings import OF_COMMANDS, Settings, Source
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {name: (DOCS / name).read_text("utf-8") for name in ("operations.md", "deployment.md")}
@@ -38,7 +38,7 @@ def test_every_command_that_is_named_is_one(text: str) -> None:
 @each_page
 def test_every_setting_metric_and_link_leads_somewhere(text: str) -> None:
     settings = {f"BILLHOOK_{name.upper()}" for name in Settings.model_fields}
-    assert set(re.findall(r"BILLHOOK_\w+", text)) <= settings
+    assert set(re.findall(r"BILLHOOK_\w+", text)) <= settings | OF_COMMANDS
     declared = {value._name for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)}
     named = re.findall(r"`(billhook_\w+?)(?:_total)?(?:{[^`]*})?`", text)
     assert set(named) <= declared | {"billhook_waiting"}

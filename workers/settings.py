@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 PREFIX = "BILLHOOK_"
 CONFIG = "BILLHOOK_CONFIG"
-OF_COMMANDS = frozenset({CONFIG, "BILLHOOK_LISTEN_SECRET"})
-"""Variables that are no settings: where they are, and an option of `billhook listen`."""
+OF_COMMANDS = frozenset({CONFIG, "BILLHOOK_LISTEN_SECRET", "BILLHOOK_URL", "BILLHOOK_KEY", "BILLHOOK_KEY_FILE"})
+"""Variables that are no settings: where they are, an option of `billhook listen`, and which API a command goes over."""
 _PARTS = re.compile(r'[^\s:,"{}]{8,}')
 """Of an API key that carries several credentials, each that could be one by itself."""
 _SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")

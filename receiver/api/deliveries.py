@@ -80,6 +80,7 @@ class WholeDelivery(Delivery):
     """A delivery, what it sends, and each attempt."""
 
     event_id: str | None = Field(description="The event that the message came of.")
+    leased_until: Moment | None = Field(description="While it is sent: until then its process has it for itself.")
     prior: int = Field(description="Attempts that were made before it was last asked for anew.")
     endpoint_status: Literal["enabled", "disabled"]
     held_until: Moment | None = Field(description="Until then nothing is sent to the endpoint.")
@@ -144,7 +145,10 @@ def show_delivery(delivery_id: DeliveryId, running: Running, _caller: Read) -> O
         url=row.url, webhook_id=row.message_id, content_type=row.content_type, body=body, body_base64=encoded
     )
     made = [_attempt(attempt) for attempt in found.attempts]
-    return One(data=WholeDelivery.of(row, next_attempt_at=_next(row), request=request, attempts_made=made))
+    leased = row.next_attempt_at if row.status == "running" else None
+    return One(
+        data=WholeDelivery.of(row, next_attempt_at=_next(row), leased_until=leased, request=request, attempts_made=made)
+    )
 
 
 @router.post("/retry", summary="Send deliveries now", response_model=One[Retried], responses=refusals(404, 409))

@@ -67,6 +67,8 @@ class WholeEndpoint(Endpoint):
     header_names: list[str] = Field(description="Of its own headers; their values are never shown.")
     ca: str | None
     client_certificate: bool = Field(description="Whether it has one.")
+    rate_in_force: int = Field(description="Its own rate, or else the setting; 0 is without limit.")
+    concurrency_in_force: int = Field(description="Its own, or else the setting.")
     public_keys: list[str] = Field(description="`whpk_…`, to verify `v1a` with; the newest first.")
     secrets: list[Secret] = Field(description="Those that sign, the newest first.")
 
@@ -270,9 +272,13 @@ def disable_endpoint(
 
 
 def _whole(running: Runtime, endpoint_id: str) -> WholeEndpoint:
-    found = endpoints.shown(running.engine, open_vault(running.settings), endpoint_id, utcnow())
+    settings = running.settings
+    found = endpoints.shown(running.engine, open_vault(settings), endpoint_id, utcnow())
+    rate, concurrency = found.row.rate, found.row.concurrency
     return WholeEndpoint.of(
         found.row,
+        rate_in_force=settings.endpoint_rate if rate is None else rate,
+        concurrency_in_force=settings.endpoint_concurrency if concurrency is None else concurrency,
         header_names=list(found.headers),
         client_certificate=found.client_certificate,
         public_keys=list(found.public_keys),

@@ -17,7 +17,7 @@ from workers import browsing
 from workers.acknowledgement import acknowledge
 from workers.api_keys import Caller
 from workers.dossier import Dossier, dossier
-from workers.models import AnyRow
+from workers.models import RUNNING, WAITING, AnyRow
 from workers.selection import Selection
 
 router = APIRouter(prefix="/events", tags=["events"])
@@ -68,6 +68,7 @@ class EventRun(Model):
     replays: int
     created_at: Moment
     next_attempt_at: Moment | None = Field(description="While it waits.")
+    leased_until: Moment | None = Field(description="While it runs: until then its process has it for itself.")
     ended_at: Moment | None
     error: str | None = Field(description="The traceback, with the secrets of the settings masked.")
     steps: list[Step]
@@ -80,6 +81,7 @@ class EventDelivery(Model):
     endpoint_id: str
     status: str
     attempts: int
+    next_attempt_at: Moment | None = Field(description="While it waits.")
 
 
 class EventMessage(Model):
@@ -183,13 +185,14 @@ def whole(found: Dossier) -> WholeEvent:
     runs = [
         EventRun.of(
             run,
-            next_attempt_at=run.next_attempt_at if run.status == "waiting" else None,
+            next_attempt_at=_next(run, WAITING),
+            leased_until=_next(run, RUNNING),
             steps=[Step.of(step) for step in found.steps.get(run.id, ())],
         )
         for run in found.runs
     ]
     messages = [
-        EventMessage.of(one, deliveries=[EventDelivery.of(sent) for sent in found.deliveries.get(one.id, ())])
+        EventMessage.of(one, deliveries=[_delivery(sent) for sent in found.deliveries.get(one.id, ())])
         for one in found.messages
     ]
     return WholeEvent.of(
@@ -201,3 +204,12 @@ def whole(found: Dossier) -> WholeEvent:
         handler_runs=runs,
         messages=messages,
     )
+
+
+def _delivery(row: AnyRow) -> EventDelivery:
+    return EventDelivery.of(row, next_attempt_at=_next(row, WAITING))
+
+
+def _next(row: AnyRow, status: str) -> Moment | None:
+    """When it is next taken up, where it has this status: while it runs, if it has not ended by then."""
+    return row.next_attempt_at if row.status == status else None

@@ -249,7 +249,7 @@ def preview_schedule(
 ) -> One[list[Preview]]:
     """The next due dates, and what their invoices will come to; none once it is completed or cancelled."""
     row = schedules.get(running.engine, schedule_id)
-    coming = schedules.preview(running.settings, row, wanted.next, utcnow())
+    coming = schedules.preview(running.settings, row, wanted.next, utcnow(), issued=wanted.issue_date)
     return One(data=[Preview(**asdict(one) | {"total": format(one.total, "f")}) for one in coming])
 
 

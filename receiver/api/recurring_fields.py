@@ -187,6 +187,7 @@ class Schedule(Model):
     start_date: date
     end_date: date | None
     next_run_date: date | None = Field(description="The next due date, while it is active.")
+    next_run_at: Moment | None = Field(description="When that day begins in its time zone.")
     max_occurrences: int | None
     planned: int = Field(description="Due dates that have come so far.")
     failures: int = Field(description="Due dates that failed in a row.")
@@ -199,6 +200,9 @@ class Schedule(Model):
     catch_up: str
     options: dict[str, Any]
     external_id: str | None = Field(description="What it is known by where it was imported from.")
+    agreement: str | None = Field(
+        description="The provider's id of the invoice by which the customer agreed to be charged."
+    )
     created_at: Moment
     updated_at: Moment | None
     ended_at: Moment | None = Field(description="When it was completed or cancelled.")
@@ -271,6 +275,9 @@ class Following(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     next: Annotated[int, Query(ge=1, le=100, description="How many due dates.")] = 12
+    issue_date: Annotated[
+        Day | None, Query(description="The date that the invoices are to bear. Default: each its due date.")
+    ] = None
 
 
 _Sought = AfterValidator(storable)

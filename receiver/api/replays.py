@@ -107,6 +107,9 @@ class Replayed(Model):
         description="Runs of handlers that had none. The receiver loads no handler, so it adds none itself; "
         "an ignored event that is replayed gets its runs from the workers."
     )
+    waiting: int | None = Field(
+        description="In a dry run: runs that have not ended, and would be left alone. Else null."
+    )
     more: bool = Field(
         description="Whether `limit` ended it. What was replayed waits, and is not found by `status` again until it "
         "has ended; narrow by time to go on without it."
@@ -169,7 +172,8 @@ def _replay(change: Change, wish: Wish, *, dry_run: bool) -> Replayed:
     do = replay.preview if dry_run else partial(replay.replay, actor=change.actor, now=change.now)
     count = do(engine, wish)
     more = wish.limit is not None and count.events >= wish.limit
-    return Replayed(events=count.events, runs=count.runs, new=count.new, more=more, dry_run=dry_run)
+    waiting = replay.waiting(engine, wish) if dry_run else None
+    return Replayed(events=count.events, runs=count.runs, new=count.new, waiting=waiting, more=more, dry_run=dry_run)
 
 
 def _check(change: Change, meant: Selection, handler: str | None) -> None:

@@ -17,6 +17,7 @@ from receiver.cli import (
     handlers,
     keys,
     listen,
+    overview,
     processes,
     reconcile,
     records,
@@ -28,21 +29,25 @@ from receiver.cli import (
     users,
 )
 from receiver.cli.output import INTERRUPTED, Commands, Failure, written
+from receiver.cli.remote import place
 from workers import faults
 
 app = typer.Typer(
     name="billhook",
     cls=Commands,
     help="Receives signed invoice webhooks, stores each exactly once, runs your handlers, sends signed webhooks on.",
+    epilog=place.OVER_THE_API,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+app.callback()(place.choose)
 for module in (
     processes,
     handlers,
     authors,
     records,
+    overview,
     schedules,
     endpoints,
     deliveries,

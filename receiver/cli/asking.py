@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -32,6 +33,15 @@ def ask(question: str, yes: bool) -> None:
         raise typer.Exit(INTERRUPTED) from None
     if not agreed:
         raise CommandError("nothing was changed")
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What somebody wants done: how much that is, and how it is done."""
+
+    count: int
+    carry_out: Callable[[Callable[[int], object]], int]
+    """Does it, and tells of each part how much that was; how much in all."""
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +15,12 @@ from receiver.cli.options import WHEN, moment
 from receiver.cli.output import CommandError, WrongUse, many, show
 from receiver.cli.records import Json, open_database, rung_for
 from receiver.cli.recover import deliveries
+from receiver.cli.remote import deliveries as remote
+from receiver.cli.remote.place import elsewhere
 
 if TYPE_CHECKING:
     from workers.delivery.deliveries import Shown
+    from workers.delivery.recover import Retried
     from workers.models import AnyRow
 
 _COLUMNS = ("id", "created_at", "type", "endpoint_id", "status", "attempts", "last")
@@ -53,9 +56,12 @@ def list_some(
         if one not in STATUSES:
             raise WrongUse(f"--status: {one!r} is none of {', '.join(sorted(STATUSES))}")
     begins = None if since is None else moment("--since", since, utcnow())
-    _, engine = open_database()
     wanted = Wanted(endpoint_id=endpoint, message_id=message, statuses=status or (), since=begins)
-    rows = newest(engine, wanted, limit=limit).rows
+    if (api := elsewhere()) is not None:
+        rows: Sequence[AnyRow] = remote.newest(api, wanted, limit=limit)
+    else:
+        _, engine = open_database()
+        rows = newest(engine, wanted, limit=limit).rows
     show([row._asdict() for row in rows], _COLUMNS, as_json=as_json, empty="no deliveries")
 
 
@@ -64,12 +70,7 @@ def show_one(
     as_json: Json = False,
 ) -> None:
     """Show one delivery: what it sends and where to, and how each attempt went."""
-    from workers.delivery.deliveries import shown
-
-    _, engine = open_database()
-    found = shown(engine, delivery_id)
-    if found is None:
-        raise CommandError(f"there is no delivery {delivery_id}; `billhook deliveries list` shows the newest")
+    found = _found(delivery_id)
     if as_json:
         print(json.dumps(_object(found)))
         return
@@ -85,19 +86,39 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Send deliveries now: those that ended, with all of their schedule before them, and those that wait."""
-    from workers.delivery import recover
-    from workers.leases import utcnow
-
-    configured, engine = open_database()
-    retried = recover.retry(engine, delivery_ids, actor=actor(), now=utcnow(), succeeded=succeeded)
-    rung = rung_for(configured, retried.due)
+    retried, rung = _retried(delivery_ids, succeeded)
     if as_json:
         print(json.dumps({"due": list(retried.due), "under_way": list(retried.under_way), "rung": rung}))
         return
     told = [f"{deliveries(len(retried.due))} due now"] if retried.due else []
     told += [f"{deliveries(len(retried.under_way))} under way already"] if retried.under_way else []
-    told += [] if rung else ["the workers could not be told, and find this by themselves"]
+    told += [] if rung is not False else ["the workers could not be told, and find this by themselves"]
     print("; ".join(told))
+
+
+def _found(delivery_id: str) -> Shown:
+    """The delivery, wherever it is. Raises CommandError."""
+    if (api := elsewhere()) is not None:
+        return remote.shown(api, delivery_id)
+    from workers.delivery.deliveries import shown
+
+    _, engine = open_database()
+    found = shown(engine, delivery_id)
+    if found is None:
+        raise CommandError(f"there is no delivery {delivery_id}; `billhook deliveries list` shows the newest")
+    return found
+
+
+def _retried(delivery_ids: list[str], succeeded: bool) -> tuple[Retried, bool | None]:
+    """What became of them, and whether the workers were told; None where an API told them, which does not say."""
+    if (api := elsewhere()) is not None:
+        return remote.retry(api, delivery_ids, succeeded=succeeded), None
+    from workers.delivery import recover
+    from workers.leases import utcnow
+
+    configured, engine = open_database()
+    retried = recover.retry(engine, delivery_ids, actor=actor(), now=utcnow(), succeeded=succeeded)
+    return retried, rung_for(configured, retried.due)
 
 
 def _object(found: Shown) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from receiver.cli import recover
 from receiver.cli.actor import actor
 from receiver.cli.output import WrongUse, console, show
 from receiver.cli.records import Json, open_database, rung_for
+from receiver.cli.remote import endpoints as remote
+from receiver.cli.remote.place import elsewhere
 from receiver.cli.wishes import (
     Ca,
     ClientCertificate,
@@ -34,7 +36,7 @@ from receiver.cli.wishes import (
 )
 
 if TYPE_CHECKING:
-    from workers.delivery.endpoints import Made, Rules, Shown
+    from workers.delivery.endpoints import EndpointSpec, Made, Rules, Shown
     from workers.settings import Settings
 
 _COLUMNS = ("id", "url", "event_types", "sources", "forward", "status", "failures", "disabled_reason")
@@ -72,9 +74,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add an endpoint and print its signing secret, this once."""
-    from workers.delivery import endpoints
-    from workers.leases import utcnow
-    from workers.vault import open_vault
+    from workers.delivery.endpoints import EndpointSpec
 
     wanted = wishes(
         types=types,
@@ -89,11 +89,8 @@ def add(
         client_certificate=client_certificate,
         description=description,
     )
-    configured, engine = open_database()
-    vault = open_vault(configured)
-    spec = endpoints.EndpointSpec(url=url, **wanted)
-    with _wrong_use():
-        made = endpoints.add(engine, vault, spec, _rules(configured), actor=actor(), now=utcnow())
+    spec = EndpointSpec(url=url, **wanted)
+    made = _add_here(spec) if (api := elsewhere()) is None else remote.add(api, url, wanted)
     if as_json:
         _print_json(made, url=url)
         return
@@ -125,10 +122,6 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Change what is given, and nothing else; types, sources and headers are replaced as a whole."""
-    from workers.delivery import endpoints
-    from workers.leases import utcnow
-    from workers.vault import open_vault
-
     changes = wishes(
         url=url,
         types=types,
@@ -146,10 +139,8 @@ def update(
     changes |= usual(reset or (), changes)
     if not changes:
         raise WrongUse("nothing to change: say what, as in --type 'receipt.*'")
-    configured, engine = open_database()
-    vault = open_vault(configured)
-    with _wrong_use():
-        made = endpoints.change(engine, vault, endpoint_id, changes, _rules(configured), actor=actor(), now=utcnow())
+    api = elsewhere()
+    made = _change_here(endpoint_id, changes) if api is None else remote.change(api, endpoint_id, changes)
     if as_json:
         _print_json(made)
         return
@@ -159,38 +150,49 @@ def update(
 
 def list_all(as_json: Json = False) -> None:
     """List the endpoints."""
-    from workers.delivery import endpoints
+    if (api := elsewhere()) is not None:
+        found = remote.everyone(api)
+    else:
+        from workers.delivery import endpoints
 
-    _, engine = open_database()
-    rows = [row._asdict() for row in endpoints.everyone(engine)]
+        _, engine = open_database()
+        found = endpoints.everyone(engine)
+    rows = [row._asdict() for row in found]
     show(rows, _COLUMNS, as_json=as_json, empty="no endpoints; add one with `billhook endpoints add URL`")
 
 
 def show_one(endpoint_id: Id, as_json: Json = False) -> None:
     """Show an endpoint: what it wants, how it is, its public keys and the names of its headers."""
-    from workers.delivery import endpoints
-    from workers.leases import utcnow
-    from workers.vault import open_vault
+    if (api := elsewhere()) is not None:
+        found, rate, concurrency = remote.shown(api, endpoint_id)
+    else:
+        from workers.delivery import endpoints
+        from workers.leases import utcnow
+        from workers.vault import open_vault
 
-    configured, engine = open_database()
-    found = endpoints.shown(engine, open_vault(configured), endpoint_id, utcnow())
+        configured, engine = open_database()
+        found = endpoints.shown(engine, open_vault(configured), endpoint_id, utcnow())
+        rate, concurrency = configured.endpoint_rate, configured.endpoint_concurrency
     if as_json:
         show([_object(found)], (), as_json=True, empty="")
         return
     lines = Table.grid(padding=(0, 2))
-    for name, value in _lines(found, configured):
+    for name, value in _lines(found, rate, concurrency):
         lines.add_row(Text(name), Text(escaped(", ".join(value) if isinstance(value, list) else str(value))))
     console().print(lines)
 
 
 def enable(endpoint_id: Id) -> None:
     """Send to an endpoint again; its failures are forgotten."""
-    from workers.delivery import endpoints
-    from workers.leases import utcnow
+    if (api := elsewhere()) is not None:
+        failures = remote.enable(api, endpoint_id)
+    else:
+        from workers.delivery import endpoints
+        from workers.leases import utcnow
 
-    _, engine = open_database()
-    before = endpoints.enable(engine, endpoint_id, actor=actor(), now=utcnow())
-    forgotten = f"; failures that are forgotten: {before.failures}" if before.failures else ""
+        _, engine = open_database()
+        failures = endpoints.enable(engine, endpoint_id, actor=actor(), now=utcnow()).failures
+    forgotten = f"; failures that are forgotten: {failures}" if failures else ""
     print(f"{endpoint_id} is enabled{forgotten}")
 
 
@@ -199,11 +201,14 @@ def disable(
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "somebody disabled it",
 ) -> None:
     """Send nothing more to an endpoint; what waits for it is cancelled."""
-    from workers.delivery import endpoints
-    from workers.leases import utcnow
+    if (api := elsewhere()) is not None:
+        changed = remote.disable(api, endpoint_id, reason)
+    else:
+        from workers.delivery import endpoints
+        from workers.leases import utcnow
 
-    _, engine = open_database()
-    changed = endpoints.switch_off(engine, endpoint_id, reason, actor=actor(), now=utcnow())
+        _, engine = open_database()
+        changed = endpoints.switch_off(engine, endpoint_id, reason, actor=actor(), now=utcnow())
     print(f"{endpoint_id} is disabled" if changed else f"{endpoint_id} was disabled before")
 
 
@@ -213,36 +218,68 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Give an endpoint a new signing secret, and print it, this once."""
-    from workers.delivery import endpoints, keys
-    from workers.leases import utcnow
-    from workers.vault import open_vault
+    from workers.delivery import keys
 
     length = timedelta(seconds=seconds("--overlap", overlap))
     if length > keys.LONGEST_OVERLAP:
         raise WrongUse(f"--overlap: {overlap} is longer than 7d")
-    configured, engine = open_database()
-    now = utcnow()
-    made = endpoints.rotate(engine, open_vault(configured), endpoint_id, overlap=length, actor=actor(), now=now)
+    if (api := elsewhere()) is not None:
+        made, until = remote.rotate(api, endpoint_id, length)
+    else:
+        from workers.delivery import endpoints
+        from workers.leases import utcnow
+        from workers.vault import open_vault
+
+        configured, engine = open_database()
+        now = utcnow()
+        made = endpoints.rotate(engine, open_vault(configured), endpoint_id, overlap=length, actor=actor(), now=now)
+        until = now + length
     if as_json:
-        _print_json(made, old_until=(now + length).isoformat())
+        _print_json(made, old_until=until.isoformat())
         return
     _print_keys(made)
-    print(f"what signed before does so until {_time(now + length)}" if length else "what signed before does so no more")
+    print(f"what signed before does so until {_time(until)}" if length else "what signed before does so no more")
 
 
 def send_test(endpoint_id: Id, as_json: Json = False) -> None:
     """Send a billhook.test message to one endpoint, the way that every message goes."""
-    from workers.delivery import endpoints
-    from workers.leases import utcnow
+    rung: bool | None = None  # an API tells the workers, and does not say how that went
+    if (api := elsewhere()) is not None:
+        delivery_id = remote.send_test(api, endpoint_id)
+    else:
+        from workers.delivery import endpoints
+        from workers.leases import utcnow
 
-    configured, engine = open_database()
-    delivery_id = endpoints.send_test(engine, endpoint_id, actor=actor(), now=utcnow())
-    rung = rung_for(configured, [delivery_id])
+        configured, engine = open_database()
+        delivery_id = endpoints.send_test(engine, endpoint_id, actor=actor(), now=utcnow())
+        rung = rung_for(configured, [delivery_id])
     if as_json:
         print(json.dumps({"endpoint": endpoint_id, "delivery": delivery_id, "rung": rung}))
         return
-    when = "" if rung else "; the workers could not be told, and find it by themselves"
+    when = "" if rung is not False else "; the workers could not be told, and find it by themselves"
     print(f"{delivery_id} is on its way to {endpoint_id}{when}")
+
+
+def _add_here(spec: EndpointSpec) -> Made:
+    from workers.delivery import endpoints
+    from workers.leases import utcnow
+    from workers.vault import open_vault
+
+    configured, engine = open_database()
+    vault = open_vault(configured)
+    with _wrong_use():
+        return endpoints.add(engine, vault, spec, _rules(configured), actor=actor(), now=utcnow())
+
+
+def _change_here(endpoint_id: str, changes: dict[str, Any]) -> Made:
+    from workers.delivery import endpoints
+    from workers.leases import utcnow
+    from workers.vault import open_vault
+
+    configured, engine = open_database()
+    vault, rules = open_vault(configured), _rules(configured)
+    with _wrong_use():
+        return endpoints.change(engine, vault, endpoint_id, changes, rules, actor=actor(), now=utcnow())
 
 
 def _rules(configured: Settings) -> Rules:
@@ -289,7 +326,7 @@ def _object(found: Shown) -> dict[str, Any]:
     }
 
 
-def _lines(found: Shown, configured: Settings) -> Iterator[tuple[str, object]]:
+def _lines(found: Shown, rate: int, concurrency: int) -> Iterator[tuple[str, object]]:
     row = found.row
     yield "endpoint", f"{row.id}  {row.status}"
     if row.disabled_reason is not None:
@@ -301,8 +338,8 @@ def _lines(found: Shown, configured: Settings) -> Iterator[tuple[str, object]]:
     yield "sources", row.sources or "all"
     yield "forwards", "what providers send, too" if row.forward else "no"
     yield "headers", list(found.headers) or "none of its own"
-    yield "rate", _limit(row.rate, configured.endpoint_rate, "a second")
-    yield "concurrency", _limit(row.concurrency, configured.endpoint_concurrency, "at once")
+    yield "rate", _limit(row.rate, rate, "a second")
+    yield "concurrency", _limit(row.concurrency, concurrency, "at once")
     yield "schedule", "the usual one" if row.schedule is None else ", ".join(f"{wait:g}s" for wait in row.schedule)
     if row.ca is not None:
         yield "authorities", "its own"

@@ -14,6 +14,8 @@ import typer
 from receiver.bodies import escaped
 from receiver.cli.output import CommandError, WrongUse, many
 from receiver.cli.records import Json, open_database
+from receiver.cli.remote import events as remote
+from receiver.cli.remote.place import elsewhere
 
 if TYPE_CHECKING:
     from workers.dossier import Dossier
@@ -34,14 +36,9 @@ def event(
     as_json: Json = False,
 ) -> None:
     """Show one event: its body, its runs with their errors and steps, and what they sent."""
-    from workers.dossier import dossier
-
     if not event_id.strip():
         raise WrongUse("ID: the id of an event is missing; `billhook events` lists the newest")
-    _, engine = open_database()
-    found = dossier(engine, event_id)
-    if found is None:
-        raise CommandError(f"there is no event {event_id}; `billhook events` lists the newest")
+    found = _found(event_id)
     if body:
         sys.stdout.buffer.write(found.event.body)
         sys.stdout.buffer.flush()
@@ -50,6 +47,19 @@ def event(
     else:
         for line in _lines(found):
             print(escaped(line))
+
+
+def _found(event_id: str) -> Dossier:
+    """The event, wherever it is. Raises CommandError."""
+    if (api := elsewhere()) is not None:
+        return remote.dossier(api, event_id)
+    from workers.dossier import dossier
+
+    _, engine = open_database()
+    found = dossier(engine, event_id)
+    if found is None:
+        raise CommandError(f"there is no event {event_id}; `billhook events` lists the newest")
+    return found
 
 
 def _object(found: Dossier) -> dict[str, Any]:

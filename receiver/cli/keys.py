@@ -14,6 +14,8 @@ from receiver.cli.actor import actor
 from receiver.cli.asking import Yes, ask, refuse_to_ask
 from receiver.cli.output import WrongUse, show
 from receiver.cli.records import Json, open_database
+from receiver.cli.remote import keys as remote
+from receiver.cli.remote.place import elsewhere
 
 Scopes = Annotated[
     list[str] | None,
@@ -47,11 +49,14 @@ def create(
     now = utcnow()
     wanted = scopes(scope)
     ends = None if expires is None else moment_to_come("--expires", expires, now)
-    _, engine = open_database()
-    try:
-        made = api_keys.create(engine, name or actor(), wanted, actor=actor(), now=now, expires_at=ends)
-    except api_keys.ApiKeyError as error:
-        raise WrongUse(str(error)) from None
+    if (api := elsewhere()) is not None:
+        made = remote.create(api, name or actor(), wanted, expires_at=ends)
+    else:
+        _, engine = open_database()
+        try:
+            made = api_keys.create(engine, name or actor(), wanted, actor=actor(), now=now, expires_at=ends)
+        except api_keys.ApiKeyError as error:
+            raise WrongUse(str(error)) from None
     if as_json:
         until = None if ends is None else ends.isoformat()
         print(json.dumps({"id": made.id, "key": made.key, "scopes": made.scopes, "expires_at": until}))
@@ -62,10 +67,13 @@ def create(
 
 def list_all(as_json: Json = False) -> None:
     """List the API keys, newest first; never the keys themselves."""
-    from workers import api_keys
+    if (api := elsewhere()) is not None:
+        rows = remote.everyone(api)
+    else:
+        from workers import api_keys
 
-    _, engine = open_database()
-    rows = [row._asdict() for row in api_keys.everyone(engine)]
+        _, engine = open_database()
+        rows = [row._asdict() for row in api_keys.everyone(engine)]
     show(rows, _COLUMNS, as_json=as_json, empty="no API keys; make one with `billhook keys create --scopes full`")
 
 
@@ -75,14 +83,17 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """End an API key at once, and for good; whoever signed in with it is signed out."""
-    from workers import api_keys
-    from workers.leases import utcnow
-
     refuse_to_ask(yes, instead="")
-    _, engine = open_database()
-    found = api_keys.get(engine, key_id)
-    ask(f"Revoke {key_id} ({found.name})?", yes)
-    row = api_keys.revoke(engine, key_id, actor=actor(), now=utcnow())
+    if (api := elsewhere()) is not None:
+        ask(f"Revoke {key_id} ({remote.get(api, key_id).name})?", yes)
+        row = remote.revoke(api, key_id)
+    else:
+        from workers import api_keys
+        from workers.leases import utcnow
+
+        _, engine = open_database()
+        ask(f"Revoke {key_id} ({api_keys.get(engine, key_id).name})?", yes)
+        row = api_keys.revoke(engine, key_id, actor=actor(), now=utcnow())
     print(json.dumps({"id": row.id, "revoked_at": row.revoked_at.isoformat()}) if as_json else f"{key_id} is revoked")
 
 

@@ -1,4 +1,4 @@
-"""Commands that read records: events, audit. They speak to the database directly."""
+"""Commands that read records: events, audit; and what commands on the database here begin with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.output import WrongUse, show
+from receiver.cli.remote import events as remote
+from receiver.cli.remote.place import elsewhere, refuse_elsewhere
 from workers import settings
 from workers.settings import Settings
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Engine
+
+    from workers.models import AnyRow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
@@ -27,9 +31,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def open_database() -> tuple[Settings, Engine]:
-    """The settings and a database whose schema is right."""
+    """The settings and a database whose schema is right. Raises WrongUse where a command is to work elsewhere."""
     from workers import database
 
+    refuse_elsewhere()
     configured = settings.load()
     quiet(configured)
     engine = database.connect(configured)
@@ -69,8 +74,11 @@ def events(
 
     if status is not None and status not in STATUSES:
         raise WrongUse(f"--status: {status!r} is none of {', '.join(sorted(STATUSES))}")
-    _, engine = open_database()
-    rows = browsing.events(engine, Selection(status=status, type=event_type), limit=limit).rows
+    if (api := elsewhere()) is not None:
+        rows: Sequence[AnyRow] = remote.newest(api, status=status, event_type=event_type, limit=limit)
+    else:
+        _, engine = open_database()
+        rows = browsing.events(engine, Selection(status=status, type=event_type), limit=limit).rows
     columns = ("id", "received_at", "source", "type", "object_id", "status", "runs")
     show([row._asdict() for row in rows], columns, as_json=as_json, empty="no events")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from receiver.cli.actor import actor
-from receiver.cli.asking import DryRun, Yes, ask, progress, refuse_to_ask
+from receiver.cli.asking import Counted, DryRun, Yes, ask, progress, refuse_to_ask
 from receiver.cli.options import WHEN, moment
 from receiver.cli.output import WrongUse, many
 from receiver.cli.records import Json, open_database
+from receiver.cli.remote import endpoints as remote
+from receiver.cli.remote.place import elsewhere
 
 if TYPE_CHECKING:
     from workers.delivery.recover import Span
@@ -34,13 +37,10 @@ def recover(
     as_json: Json = False,
 ) -> None:
     """Send again what failed at an endpoint: exhausted, refused and cancelled deliveries."""
-    from workers.delivery import recover as recovering
-    from workers.leases import utcnow
-
     span = _span(since, until)
     refuse_to_ask(dry_run or yes)
-    _, engine = open_database()
-    count = recovering.failed(engine, endpoint_id, span)
+    counted = _failed(endpoint_id, span)
+    count = counted.count
     if not count:
         said = f"nothing failed at {endpoint_id} in that time"
     elif dry_run:
@@ -48,9 +48,7 @@ def recover(
     else:
         ask(f"{deliveries(count)} to {endpoint_id} failed. Send again?", yes)
         with progress("recovering", count) as more:
-            count = recovering.recover(
-                engine, endpoint_id, span, actor=actor(), now=utcnow(), done=lambda one: more(one.deliveries)
-            )
+            count = counted.carry_out(more)
         said = f"{deliveries(count)} to {endpoint_id} {_are(count)} due again"
     _say(said, endpoint_id, count, dry_run=dry_run, as_json=as_json)
 
@@ -65,13 +63,10 @@ def missing(
     as_json: Json = False,
 ) -> None:
     """Send what an endpoint wants and never got: published before it was added, or while it was disabled."""
-    from workers.delivery import recover as recovering
-    from workers.leases import utcnow
-
     span = _span(since, until)
     refuse_to_ask(dry_run or yes)
-    _, engine = open_database()
-    count = recovering.missing(engine, endpoint_id, span, forwarded=forwarded)
+    counted = _missing(endpoint_id, span, forwarded)
+    count = counted.count
     if not count:
         said = f"nothing of that time is missing at {endpoint_id}"
     elif dry_run:
@@ -79,17 +74,49 @@ def missing(
     else:
         ask(f"{endpoint_id} never got {many(count, 'message')} that it wants. Send now?", yes)
         with progress("sending", count) as more:
-            count = recovering.fill(
-                engine,
-                endpoint_id,
-                span,
-                actor=actor(),
-                now=utcnow(),
-                forwarded=forwarded,
-                done=lambda one: more(one.deliveries),
-            )
+            count = counted.carry_out(more)
         said = f"{many(count, 'message')} to {endpoint_id} {_are(count)} due"
     _say(said, endpoint_id, count, dry_run=dry_run, as_json=as_json)
+
+
+def _failed(endpoint_id: str, span: Span) -> Counted:
+    if (api := elsewhere()) is not None:
+        count = remote.recover(api, endpoint_id, span, dry_run=True)
+        return Counted(count, lambda done: remote.recover(api, endpoint_id, span, done=done))
+    from workers.delivery import recover as recovering
+    from workers.leases import utcnow
+
+    _, engine = open_database()
+
+    def carry_out(done: Callable[[int], object]) -> int:
+        return recovering.recover(
+            engine, endpoint_id, span, actor=actor(), now=utcnow(), done=lambda one: done(one.deliveries)
+        )
+
+    return Counted(recovering.failed(engine, endpoint_id, span), carry_out)
+
+
+def _missing(endpoint_id: str, span: Span, forwarded: bool) -> Counted:
+    if (api := elsewhere()) is not None:
+        count = remote.missing(api, endpoint_id, span, forwarded=forwarded, dry_run=True)
+        return Counted(count, lambda done: remote.missing(api, endpoint_id, span, forwarded=forwarded, done=done))
+    from workers.delivery import recover as recovering
+    from workers.leases import utcnow
+
+    _, engine = open_database()
+
+    def carry_out(done: Callable[[int], object]) -> int:
+        return recovering.fill(
+            engine,
+            endpoint_id,
+            span,
+            actor=actor(),
+            now=utcnow(),
+            forwarded=forwarded,
+            done=lambda one: done(one.deliveries),
+        )
+
+    return Counted(recovering.missing(engine, endpoint_id, span, forwarded=forwarded), carry_out)
 
 
 def deliveries(count: int) -> str:

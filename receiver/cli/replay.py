@@ -6,17 +6,20 @@ import difflib
 import json
 import sys
 from collections import Counter
-from dataclasses import asdict
-from datetime import timedelta
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from receiver.cli.actor import actor
-from receiver.cli.asking import DryRun, Yes, ask, progress, refuse_to_ask
+from receiver.cli.asking import Counted, DryRun, Yes, ask, progress, refuse_to_ask
 from receiver.cli.handlers import load
 from receiver.cli.output import CommandError, WrongUse, many
 from receiver.cli.records import Json, open_database
+from receiver.cli.remote import events as remote
+from receiver.cli.remote.place import elsewhere
 from receiver.cli.selection import Events, Since, Source, Type, Until, check, selection
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from handlers.registry import Handler
     from workers.errands import Count
     from workers.replay import Wish
+    from workers.selection import Selection
 
 _TABLES = ("attempts", "deliveries", "messages", "steps", "handler_runs", "events", "once_keys")
 """From which rows are deleted when their time has come."""
@@ -61,7 +65,6 @@ def replay(
     A dead run goes on behind the last step it completed, a succeeded one runs
     anew. What `once` guards is not repeated; what was emitted is not sent twice.
     """
-    from workers import replay as replays
     from workers.leases import utcnow
 
     if status not in {None, "dead", "processed", "ignored"}:
@@ -70,15 +73,8 @@ def replay(
     if not meant and handler is None:
         raise WrongUse("say which events: --event, --type, --source, --since, --until, --status or --handler")
     refuse_to_ask(dry_run or yes)
-    configured, engine = open_database()
-    check(engine, configured, meant)
-    for error in load(configured, configured.handlers).errors:
-        raise error
-    loaded = None if handler is None else _handler(engine, handler)
-    wish = replays.Wish(selection=meant, handler=handler, loaded=loaded, rate=rate, limit=limit)
-    count, waiting = replays.preview(engine, wish), replays.waiting(engine, wish)
-    if count.events and handler is None:
-        _look_for_handlers(engine, wish)
+    asked = _asked(meant, handler, rate, limit)
+    wish, count, waiting = asked.wish, asked.count, asked.waiting
     left = f"; {many(waiting, 'run')} not ended and left alone" if waiting else ""
     if not count.events:
         said = f"nothing to replay{left}"
@@ -88,7 +84,7 @@ def replay(
         ask(f"{_at_most(wish)}{_told(count)}{left}. Replay them?", yes)
         now = utcnow()
         with progress("replaying", count.events) as more:
-            count = replays.replay(engine, wish, actor=actor(), now=now, done=lambda one: more(one.events))
+            count = asked.carry_out(now, more)
         last = now + timedelta(seconds=max(count.events - 1, 0) / rate)
         said = f"replayed {_told(count)}; the last is due {last:%Y-%m-%d %H:%M:%S}Z"
     _say(said, {**asdict(count), "waiting": waiting, "dry_run": dry_run}, as_json=as_json)
@@ -105,16 +101,12 @@ def acknowledge(
     as_json: Json = False,
 ) -> None:
     """Say that dead events were seen: they are then deleted with their retention time like others."""
-    from workers import acknowledgement
-    from workers.leases import utcnow
-
     meant = selection(event, event_type, source, since, until, None)
     if not meant:
         raise WrongUse("say which events: --event, --type, --source, --since or --until")
     refuse_to_ask(dry_run or yes)
-    configured, engine = open_database()
-    check(engine, configured, meant)
-    events = acknowledgement.unacknowledged(engine, meant)
+    counted = _unacknowledged(meant)
+    events = counted.count
     if not events:
         said = "nothing to acknowledge"
     elif dry_run:
@@ -122,9 +114,7 @@ def acknowledge(
     else:
         ask(f"{many(events, 'dead event')}. Acknowledge them?", yes)
         with progress("acknowledging", events) as more:
-            events = acknowledgement.acknowledge(
-                engine, meant, actor=actor(), now=utcnow(), done=lambda one: more(one.events)
-            )
+            events = counted.carry_out(more)
         said = f"acknowledged {many(events, 'dead event')}"
     _say(said, {"events": events, "dry_run": dry_run}, as_json=as_json)
 
@@ -148,6 +138,72 @@ def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
 def _of_table(count: int, table: str) -> str:
     several = table.replace("_", " ")
     return f"{count} {several}" if count != 1 else many(1, {"deliveries": "delivery"}.get(several, several[:-1]))
+
+
+# --- what is meant, here or elsewhere -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A replay that somebody wants, and how much that is."""
+
+    wish: Wish
+    count: Count
+    waiting: int
+    """Runs that are meant, have not ended, and so are left alone."""
+    carry_out: Callable[[datetime, Callable[[int], object]], Count]
+    """Does it from a moment on, and tells how many more events are done; how much in all."""
+
+
+def _asked(meant: Selection, handler: str | None, rate: float, limit: int | None) -> _Asked:
+    from workers.replay import Wish
+
+    wish = Wish(selection=meant, handler=handler, rate=rate, limit=limit)
+    if (api := elsewhere()) is None:
+        return _asked_here(wish)
+    count, waiting = remote.preview(api, wish)
+
+    def carry_out(_now: datetime, done: Callable[[int], object]) -> Count:
+        replayed = remote.replay(api, wish)
+        done(replayed.events)
+        return replayed
+
+    return _Asked(wish, count, waiting, carry_out)
+
+
+def _asked_here(wish: Wish) -> _Asked:
+    from workers import replay as replays
+
+    configured, engine = open_database()
+    check(engine, configured, wish.selection)
+    for error in load(configured, configured.handlers).errors:
+        raise error
+    wish = replace(wish, loaded=None if wish.handler is None else _handler(engine, wish.handler))
+    count, waiting = replays.preview(engine, wish), replays.waiting(engine, wish)
+    if count.events and wish.handler is None:
+        _look_for_handlers(engine, wish)
+
+    def carry_out(now: datetime, done: Callable[[int], object]) -> Count:
+        return replays.replay(engine, wish, actor=actor(), now=now, done=lambda one: done(one.events))
+
+    return _Asked(wish, count, waiting, carry_out)
+
+
+def _unacknowledged(meant: Selection) -> Counted:
+    if (api := elsewhere()) is not None:
+        return Counted(remote.unacknowledged(api, meant), lambda done: remote.acknowledge(api, meant, done))
+    from workers import acknowledgement
+    from workers.leases import utcnow
+
+    configured, engine = open_database()
+    check(engine, configured, meant)
+
+    def carry_out(done: Callable[[int], object]) -> int:
+        return acknowledgement.acknowledge(
+            engine, meant, actor=actor(), now=utcnow(), done=lambda one: done(one.events)
+        )
+
+    return Counted(acknowledgement.unacknowledged(engine, meant), carry_out)
 
 
 # --- whose runs -----------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ _ITEM = ("description", "quantity", "unit_price", "tax_rate")
 _DAYS = {"end": "end_date", "start": "start_date"}
 _ISO = ["%Y-%m-%d"]
 
+Id = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id: sch_…")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be, and change nothing.")]
 Items = Annotated[
     list[str] | None,
     typer.Option("--item", help='"DESCRIPTION; QUANTITY; UNIT PRICE[; TAX RATE]"; once for each item.'),

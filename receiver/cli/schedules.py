@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +11,10 @@ import typer
 from receiver.cli import schedule_import
 from receiver.cli.actor import actor
 from receiver.cli.asking import Yes, ask, refuse_to_ask
-from receiver.cli.output import CommandError, WrongUse, many, show
+from receiver.cli.output import WrongUse, many, show
 from receiver.cli.records import Json, open_database
+from receiver.cli.remote import schedules as remote
+from receiver.cli.remote.place import elsewhere
 from receiver.cli.schedule_fields import (
     AutoFinalize,
     AutoSend,
@@ -23,10 +22,11 @@ from receiver.cli.schedule_fields import (
     DayOfMonth,
     DayOfWeek,
     DaysUntilDue,
+    DryRun,
     Due,
     End,
+    Id,
     IntervalCount,
-    IssueDate,
     Items,
     MaxOccurrences,
     Name,
@@ -36,21 +36,25 @@ from receiver.cli.schedule_fields import (
     day,
     written,
 )
+from receiver.cli.schedule_generate import generate
+from receiver.cli.schedule_output import (
+    LISTED,
+    SHOWN_FIRST,
+    coming_of,
+    dates_of,
+    explained,
+    public,
+    say,
+    say_all,
+    say_coming,
+    say_history,
+)
 
 if TYPE_CHECKING:
-    from workers.models import AnyRow
     from workers.schedule.plans import Plan
     from workers.settings import Settings
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The schedule's id: sch_…")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be, and change nothing.")]
 Frequency = Annotated[str, typer.Option(help="weekly, biweekly, monthly, quarterly, biannually or yearly.")]
-_LISTED = ("id", "name", "source", "customer_id", "frequency", "status", "next_run_date")
-_HISTORY = (
-    "scheduled_date", "status", "invoice_number", "invoice_total", "invoice_id", "attempts", "next_attempt_at",
-    "error_message",
-)  # fmt: skip
-_SHOWN_FIRST = 12
 
 
 def add_to(app: typer.Typer) -> None:
@@ -88,25 +92,26 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a recurring invoice. A start in the past only anchors the rhythm."""
-    from workers.leases import utcnow
-    from workers.schedule import rhythm
-    from workers.schedule.plans import Plan
-    from workers.schedule.schedules import add as store
-
     fields = written(
         items=item, options=options, start=start, name=name, interval_count=interval_count, day_of_month=day_of_month,
         day_of_week=day_of_week, end=end, max_occurrences=max_occurrences, auto_finalize=auto_finalize,
         auto_send=auto_send, days_until_due=days_until_due, currency=currency, catch_up=catch_up, frequency=frequency,
     )  # fmt: skip
-    configured, engine = open_database()
-    zone = configured.sources[source].timezone if source in configured.sources else "UTC"
-    started = {"start_date": rhythm.today(utcnow(), zone), "items": []}
-    plan = Plan(source=source, customer_id=customer, **{**started, **fields})
-    with _explained():
-        if dry_run:
-            _show_coming(configured, plan, as_json=as_json)
-            return
-        schedule_id = store(engine, configured, plan, actor=actor(), now=utcnow())
+    fields |= {"source": source, "customer_id": customer}
+    if (api := elsewhere()) is not None:
+        _refuse_dry_run(dry_run)
+        schedule_id = remote.add(api, fields)
+    else:
+        from workers.leases import utcnow
+        from workers.schedule.schedules import add as store
+
+        configured, engine = open_database()
+        plan = _plan(configured, fields)
+        with explained():
+            if dry_run:
+                say_coming(coming_of(configured, plan), as_json=as_json)
+                return
+            schedule_id = store(engine, configured, plan, actor=actor(), now=utcnow())
     print(json.dumps({"id": schedule_id}) if as_json else schedule_id)
 
 
@@ -124,28 +129,28 @@ def list_all(
 
     if status is not None and status not in STATUSES:
         raise WrongUse(f"--status: {status!r} is none of {', '.join(STATUSES)}")
-    _, engine = open_database()
     meant = Filter(source=source, status=status, customer_id=customer, frequency=frequency, search=search)
-    rows = [_public(row) for row in find(engine, meant, limit=limit)]
+    if (api := elsewhere()) is not None:
+        rows = remote.find(api, meant, limit=limit)
+    else:
+        _, engine = open_database()
+        rows = [public(row) for row in find(engine, meant, limit=limit)]
     empty = "no such schedules" if meant != Filter() else "no schedules; add one with `billhook schedules add`"
-    show(rows, _LISTED, as_json=as_json, empty=empty)
+    show(rows, LISTED, as_json=as_json, empty=empty)
 
 
 def show_one(schedule_id: Id, as_json: Json = False) -> None:
     """Show all about one schedule, and what became of its latest due dates."""
-    from workers.schedule import schedules
+    if (api := elsewhere()) is not None:
+        shown, entries = remote.get(api, schedule_id)
+    else:
+        from workers.schedule import schedules
 
-    _, engine = open_database()
-    with _explained():
-        row = _public(schedules.get(engine, schedule_id))
-        entries = schedules.history(engine, schedule_id, limit=5)
-    if as_json:
-        show([row | {"history": [_plain(asdict(entry)) for entry in entries]}], (), as_json=True, empty="")
-        return
-    known = [{"field": name, "value": _told(value)} for name, value in row.items() if value is not None]
-    show(known, ("field", "value"), as_json=False, empty="")
-    print()
-    show([asdict(entry) for entry in entries], _HISTORY, as_json=False, empty="nothing was due yet")
+        _, engine = open_database()
+        with explained():
+            shown = public(schedules.get(engine, schedule_id))
+            entries = [asdict(entry) for entry in schedules.history(engine, schedule_id, limit=5)]
+    say_all(shown, entries, as_json=as_json)
 
 
 def update(
@@ -170,9 +175,6 @@ def update(
     as_json: Json = False,
 ) -> None:
     """Change an active or paused schedule, only in what is given; `--item` replaces all items."""
-    from workers.leases import utcnow
-    from workers.schedule.verbs import preview_update, update_schedule
-
     changes = written(
         items=item, options=options, name=name, interval_count=interval_count, day_of_month=day_of_month,
         day_of_week=day_of_week, end=end, max_occurrences=max_occurrences, auto_finalize=auto_finalize,
@@ -181,108 +183,104 @@ def update(
     changes |= _without(reset or (), changes)
     if not changes:
         raise WrongUse("say what is to change; `billhook schedules update --help` has the options")
+    if (api := elsewhere()) is not None:
+        _refuse_dry_run(dry_run)
+        say(remote.update(api, schedule_id, changes), as_json=as_json)
+        return
+    from workers.leases import utcnow
+    from workers.schedule.verbs import preview_update, update_schedule
+
     configured, engine = open_database()
-    with _explained():
+    with explained():
         if dry_run:
             after = preview_update(engine, configured, schedule_id, changes, now=utcnow())
-            _show_dates(configured, after, _SHOWN_FIRST, as_json=as_json)
+            coming = dates_of(configured, after, SHOWN_FIRST)
+            say_coming(coming, as_json=as_json, empty=f"nothing to come: it is {after.status}")
             return
         row = update_schedule(engine, configured, schedule_id, changes, actor=actor(), now=utcnow())
-    _say(row, as_json=as_json)
+    say(public(row), as_json=as_json)
 
 
 def pause(schedule_id: Id, as_json: Json = False) -> None:
     """Make no invoices until it is resumed."""
+    if (api := elsewhere()) is not None:
+        say(remote.do(api, "pause", schedule_id), as_json=as_json)
+        return
     from workers.leases import utcnow
     from workers.schedule import verbs
 
     _, engine = open_database()
-    with _explained():
+    with explained():
         row = verbs.pause(engine, schedule_id, actor=actor(), now=utcnow())
-    _say(row, as_json=as_json)
+    say(public(row), as_json=as_json)
 
 
 def resume(schedule_id: Id, next_run_date: NextRunDate = None, as_json: Json = False) -> None:
     """Go on with a paused schedule; what was missed is made up for as its catch-up says."""
+    if (api := elsewhere()) is not None:
+        say(remote.do(api, "resume", schedule_id, next_run_date=day(next_run_date)), as_json=as_json)
+        return
     from workers.leases import utcnow
     from workers.schedule import verbs
 
     _, engine = open_database()
-    with _explained():
+    with explained():
         row = verbs.resume(engine, schedule_id, next_run_date=day(next_run_date), actor=actor(), now=utcnow())
-    _say(row, as_json=as_json)
+    say(public(row), as_json=as_json)
 
 
 def cancel(schedule_id: Id, yes: Yes = False, as_json: Json = False) -> None:
     """End a schedule for good; its history stays."""
+    refuse_to_ask(yes, instead="")
+    question = f"Cancel {schedule_id} for good?"
+    if (api := elsewhere()) is not None:
+        remote.get(api, schedule_id)
+        ask(question, yes)
+        say(remote.do(api, "cancel", schedule_id), as_json=as_json)
+        return
     from workers.leases import utcnow
     from workers.schedule import schedules, verbs
 
-    refuse_to_ask(yes, instead="")
     _, engine = open_database()
-    with _explained():
+    with explained():
         schedules.get(engine, schedule_id)
-        ask(f"Cancel {schedule_id} for good?", yes)
+        ask(question, yes)
         row = verbs.cancel(engine, schedule_id, actor=actor(), now=utcnow())
-    _say(row, as_json=as_json)
+    say(public(row), as_json=as_json)
 
 
 def delete(schedule_id: Id, yes: Yes = False) -> None:
     """Remove a schedule and its history; invoices that were made stay."""
-    from workers.leases import utcnow
-    from workers.schedule import schedules, verbs
-
     refuse_to_ask(yes, instead="")
-    _, engine = open_database()
-    with _explained():
-        schedules.get(engine, schedule_id)
-        ask(f"Delete {schedule_id} and its history?", yes)
-        verbs.delete_schedule(engine, schedule_id, actor=actor(), now=utcnow())
+    question = f"Delete {schedule_id} and its history?"
+    if (api := elsewhere()) is not None:
+        remote.get(api, schedule_id)
+        ask(question, yes)
+        remote.delete(api, schedule_id)
+    else:
+        from workers.leases import utcnow
+        from workers.schedule import schedules, verbs
+
+        _, engine = open_database()
+        with explained():
+            schedules.get(engine, schedule_id)
+            ask(question, yes)
+            verbs.delete_schedule(engine, schedule_id, actor=actor(), now=utcnow())
     print(f"{schedule_id} is deleted")
-
-
-def generate(schedule_id: Id, issue_date: IssueDate = None, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Make the next invoice now; its due date is used up by it."""
-    from workers.clients import Clients
-    from workers.embedded import EmbeddedError
-    from workers.leases import utcnow
-    from workers.schedule import schedules
-    from workers.schedule.generator import DEADLINE, Generator
-    from workers.schedule.on_demand import generate_now
-    from workers.schedule.rhythm import today
-
-    configured, engine = open_database()
-    with _explained():
-        if dry_run:
-            row = schedules.get(engine, schedule_id)
-            _show_dates(configured, row, 1, issued=day(issue_date) or today(utcnow(), row.timezone), as_json=as_json)
-            return
-        from workers.app import PROCESS, ring, start
-
-        try:
-            process = start(configured, answer_within=3.0)
-        except EmbeddedError as error:
-            raise CommandError(str(error)) from None
-        with Clients(configured, deadline=DEADLINE) as clients:
-            generator = Generator(engine=engine, settings=configured, clients=clients, redis=process.redis)
-            row = generate_now(generator, schedule_id, issue_date=day(issue_date), actor=actor())
-    if row.event_id is not None:
-        ring(PROCESS, [row.event_id])
-    entry = schedules.entry(row)
-    show([asdict(entry)], _HISTORY, as_json=as_json, empty="")
-    if entry.status == "failed":
-        raise typer.Exit(1)
 
 
 def retry(schedule_id: Id, due: Due = None, as_json: Json = False) -> None:
     """Try again what failed, as the schedule is now, and at once what was postponed; no invoice is made twice."""
-    from workers.leases import utcnow
-    from workers.schedule import verbs
-
-    _, engine = open_database()
     dates = [moment.date() for moment in due] if due else None
-    with _explained():
-        count = verbs.retry(engine, schedule_id, due_on=dates, actor=actor(), now=utcnow())
+    if (api := elsewhere()) is not None:
+        count = remote.retry(api, schedule_id, dates)
+    else:
+        from workers.leases import utcnow
+        from workers.schedule import verbs
+
+        _, engine = open_database()
+        with explained():
+            count = verbs.retry(engine, schedule_id, due_on=dates, actor=actor(), now=utcnow())
     print(json.dumps({"occurrences": count}) if as_json else f"{many(count, 'occurrence')} will be tried again")
 
 
@@ -292,25 +290,41 @@ def history(
     as_json: Json = False,
 ) -> None:
     """List what became of its due dates: success, failed or skipped; waiting, running or held before."""
-    from workers.schedule import schedules
+    if (api := elsewhere()) is not None:
+        entries = remote.history(api, schedule_id, limit=limit)
+    else:
+        from workers.schedule import schedules
 
-    _, engine = open_database()
-    with _explained():
-        entries = schedules.history(engine, schedule_id, limit=limit)
-    show([asdict(entry) for entry in entries], _HISTORY, as_json=as_json, empty="nothing was due yet")
+        _, engine = open_database()
+        with explained():
+            entries = [asdict(entry) for entry in schedules.history(engine, schedule_id, limit=limit)]
+    say_history(entries, as_json=as_json)
 
 
 def preview(
     schedule_id: Id,
-    following: Annotated[int, typer.Option("--next", min=1, max=10_000, help="How many due dates.")] = _SHOWN_FIRST,
+    following: Annotated[int, typer.Option("--next", min=1, max=10_000, help="How many due dates.")] = SHOWN_FIRST,
     as_json: Json = False,
 ) -> None:
     """List the due dates to come, and what their invoices will come to."""
-    from workers.schedule import schedules
+    if (api := elsewhere()) is not None:
+        shown, _ = remote.get(api, schedule_id)
+        coming, status = remote.preview(api, schedule_id, following), shown["status"]
+    else:
+        from workers.schedule import schedules
 
-    configured, engine = open_database()
-    with _explained():
-        _show_dates(configured, schedules.get(engine, schedule_id), following, as_json=as_json)
+        configured, engine = open_database()
+        with explained():
+            row = schedules.get(engine, schedule_id)
+            coming, status = dates_of(configured, row, following), row.status
+    say_coming(coming, as_json=as_json, empty=f"nothing to come: it is {status}")
+
+
+def _refuse_dry_run(dry_run: bool) -> None:
+    if dry_run:
+        raise WrongUse(
+            "--dry-run: the API cannot say what would be; `billhook schedules preview` tells it of one there is"
+        )
 
 
 def _without(reset: tuple[str, ...] | list[str], changes: dict[str, Any]) -> dict[str, None]:
@@ -326,54 +340,11 @@ def _without(reset: tuple[str, ...] | list[str], changes: dict[str, Any]) -> dic
     return found
 
 
-def _show_coming(configured: Settings, plan: Plan, *, as_json: bool) -> None:
-    """What a schedule that is not added would do. Raises ScheduleError."""
+def _plan(configured: Settings, fields: dict[str, Any]) -> Plan:
     from workers.leases import utcnow
-    from workers.schedule.schedules import coming_of
+    from workers.schedule import rhythm
+    from workers.schedule.plans import Plan
 
-    coming = coming_of(configured, plan, _SHOWN_FIRST, utcnow())
-    show([asdict(one) for one in coming], ("due_on", "pay_by", "total", "currency"), as_json=as_json, empty="")
-
-
-def _show_dates(configured: Settings, row: Any, count: int, *, as_json: bool, issued: date | None = None) -> None:
-    from workers.leases import utcnow
-    from workers.schedule.schedules import preview as coming
-
-    dates = [asdict(one) for one in coming(configured, row, count, utcnow(), issued=issued)]
-    show(
-        dates, ("due_on", "pay_by", "total", "currency"), as_json=as_json, empty=f"nothing to come: it is {row.status}"
-    )
-
-
-def _say(row: Any, *, as_json: bool) -> None:
-    show([_public(row)], _LISTED, as_json=as_json, empty="")
-
-
-def _public(row: AnyRow) -> dict[str, Any]:
-    """A schedule without what only the engine has use for, and with its next due date as people know it."""
-    from workers.schedule.schedules import next_run_date
-
-    hidden = {"anchor_date", "anchor_day", "prior", "next_index", "agreement_token"}
-    shown = {name: value for name, value in row._asdict().items() if name not in hidden}
-    return shown | {"next_run_date": next_run_date(row)}
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}
-
-
-def _told(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """What a schedule cannot be is a wrong use of the command; what it cannot do now, a failure."""
-    from workers.schedule.errors import VALIDATION_ERROR, ScheduleError
-
-    try:
-        yield
-    except ScheduleError as error:
-        if error.code == VALIDATION_ERROR:
-            raise WrongUse(str(error)) from None
-        raise CommandError(f"{error.code}: {error}") from None
+    known = configured.sources.get(fields["source"])
+    today = rhythm.today(utcnow(), known.timezone if known is not None else "UTC")
+    return Plan(**{"start_date": today, "items": [], **fields})

@@ -30,7 +30,7 @@ def statuses(caller: Caller) -> list[str]:
 def test_one_event_is_handled_again(caller: Caller, dead: list[str]) -> None:
     answer = caller.post(f"/events/{dead[0]}/replay")
 
-    assert answer == {"events": 1, "runs": 1, "new": 0, "more": False, "dry_run": False}
+    assert answer == {"events": 1, "runs": 1, "new": 0, "waiting": None, "more": False, "dry_run": False}
     assert statuses(caller) == ["waiting", "dead", "dead"]
     assert caller.post(f"/events/{dead[0]}/replay")["events"] == 0  # it has not ended
 
@@ -46,12 +46,19 @@ def test_many_are_handled_again_as_far_as_the_limit_goes(caller: Caller, dead: l
     wish = {"status": "dead", "limit": 2}
 
     assert caller.post("/events/replay", wish | {"dry_run": True}) == {
-        "events": 2, "runs": 2, "new": 0, "more": True, "dry_run": True,
+        "events": 2, "runs": 2, "new": 0, "waiting": 0, "more": True, "dry_run": True,
     }  # fmt: skip
     assert statuses(caller) == ["dead"] * 3
     assert caller.post("/events/replay", wish)["more"] is True
     assert statuses(caller) == ["waiting", "waiting", "dead"]
-    assert caller.post("/events/replay", wish) == {"events": 1, "runs": 1, "new": 0, "more": False, "dry_run": False}
+    assert caller.post("/events/replay", wish) == {
+        "events": 1,
+        "runs": 1,
+        "new": 0,
+        "waiting": None,
+        "more": False,
+        "dry_run": False,
+    }
 
 
 def test_an_ignored_event_is_planned_anew(caller: Caller, edge: Edge, runtime: Runtime) -> None:

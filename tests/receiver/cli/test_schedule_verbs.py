@@ -15,8 +15,11 @@ from handlers.providers.hisab.client import HisabClient
 from handlers.providers.hisab.sandbox import create_app
 from tests.handlers.providers.sandbox.served import serving
 from tests.receiver.cli.conftest import Billhook
+from tests.receiver.conftest import Serve
 from tests.workers.given import only, rows
-from workers.app import runtime
+from workers import api_keys
+from workers.app import Runtime
+from workers.app import runtime as running
 from workers.clients import Clients
 from workers.models import AuditEntry, Occurrence, Schedule
 from workers.schedule.generate import work_off
@@ -260,7 +263,7 @@ def test_what_failed_is_listed_and_tried_again(billhook: Billhook, engine: Engin
     tick(engine, now=datetime.now(UTC) + timedelta(minutes=1))
     settings = load()
     with Clients(settings) as clients:
-        work_off(Generator(engine=engine, settings=settings, clients=clients, redis=runtime().redis), "shop")
+        work_off(Generator(engine=engine, settings=settings, clients=clients, redis=running().redis), "shop")
 
     (failed,) = billhook("schedules", "history", schedule, "--json").objects
     assert (failed["status"], failed["error_code"]) == ("failed", "CUSTOMER_INACTIVE")
@@ -361,3 +364,19 @@ def test_an_api_that_does_not_answer_ends_it_and_says_how_to_go_on(
 
     assert said.startswith("the API of source 'shop' ended it: NO_ANSWER")
     assert said.endswith("do it again to go on")
+
+
+@once
+def test_over_the_api_an_invoice_is_made_now_too(
+    billhook: Billhook, hisab: HisabClient, serve: Serve, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = added(billhook)
+    made = api_keys.create(runtime.engine, "ci", ("full",), actor="test", now=datetime.now(UTC))
+    monkeypatch.setenv("BILLHOOK_KEY", made.key)
+    elsewhere = ("--url", f"http://127.0.0.1:{serve(runtime, sources=load().sources).port}")
+
+    (entry,) = billhook(*elsewhere, "schedules", "generate", schedule, "--json").objects
+
+    assert entry["status"] == "success"
+    assert [one["id"] for one in hisab.invoices.list(customer_id=CUSTOMER)] == [entry["invoice_id"]]
+    assert billhook(*elsewhere, "schedules", "history", schedule).out == billhook("schedules", "history", schedule).out
