@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import (
@@ -41,7 +41,10 @@ from workers.metrics import DATABASE_ERRORS
 from workers.models import RUNNING, Model, Work
 from workers.settings import Settings, SettingsError
 
-SCHEMA = "0006"
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+SCHEMA = "0007"
 """The revision this code was written for: the newest file in `migrations/versions`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -349,24 +352,34 @@ def migrate(engine: Engine) -> tuple[str | None, str | None]:
     That of a newer version is left as it is.
     """
     from alembic import command
-    from alembic.config import Config
     from alembic.util import CommandError
+
+    before = revision(engine)
+    try:
+        alter(engine, lambda config: command.upgrade(config, "head"))
+    except CommandError:  # the revision cannot be found, so it is not one of ours
+        found = revision(engine)
+        if not fits(found):
+            raise
+        return found, found
+    return before, SCHEMA
+
+
+def alter(engine: Engine, change: Callable[[Config], None]) -> None:
+    """Let Alembic change the schema: on SQLite in one transaction, on PostgreSQL in one for each revision."""
+    from alembic.config import Config
+
+    from workers import migrating
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    before = revision(engine)
-    with write(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('billhook.migrate'))")
+    if engine.dialect.name != "postgresql":
+        with write(engine) as config.attributes["connection"]:
+            change(config)
+        return
+    with migrating.alone(engine) as connection:
         config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError:  # the revision cannot be found, so it is not one of ours
-            found = revision(engine)
-            if not fits(found):
-                raise
-            return found, found
-    return before, SCHEMA
+        migrating.patiently(connection, lambda: change(config))
 
 
 def ensure_schema(settings: Settings, engine: Engine) -> None:

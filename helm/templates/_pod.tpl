@@ -30,7 +30,8 @@ securityContext:
 
 {{- /*
 The pod of every component, once. Of {root, component, values, command} and, where they apply: listen and port (variable
-and number of what it listens on), probe (`http` or `alive`), handlers, databaseOnly, serviceAccount, restartPolicy.
+and number of what it listens on), probe (`http` or `alive`), management (`true` or `false`), handlers, databaseOnly,
+serviceAccount, restartPolicy.
 */ -}}
 {{- define "billhook.pod" -}}
 {{- $root := .root -}}

@@ -57,7 +57,7 @@ the migration runs before there is one, and a change shows in the pods by itself
 {{- toJson $all -}}
 {{- end -}}
 
-{{- /* Of {root, component, values, listen, port, handlers, databaseOnly}: the variables of a container. */ -}}
+{{- /* Of {root, component, values, listen, port, management, handlers, databaseOnly}: the variables of a container. */ -}}
 {{- define "billhook.environment" -}}
 - {name: BILLHOOK_STATE_DIR, value: /var/lib/billhook}
 {{- range include "billhook.references" . | fromJsonArray }}
@@ -65,6 +65,9 @@ the migration runs before there is one, and a change shows in the pods by itself
 {{- end }}
 {{- with .listen }}
 - {name: {{ . }}, value: {{ printf "%s:%d" (include "billhook.podValues" $ | fromJson).listenAddress (int $.port) | quote }}}
+{{- end }}
+{{- with .management }}
+- {name: BILLHOOK_MANAGEMENT, value: {{ quote . }}}
 {{- end }}
 {{- $settings := include "billhook.settings" . | fromJson }}
 {{- if .databaseOnly }}{{ $settings = pick $settings "log_level" "log_format" }}{{ end }}

@@ -25,6 +25,10 @@ OF_TARGETS = {"namespace", "job", "instance"}
 """Labels that Prometheus itself gives."""
 
 
+OF_THE_CHART = {"app_kubernetes_io_component"}
+"""Labels that its ServiceMonitor gives."""
+
+
 @dataclass(frozen=True)
 class Alert:
     """One rule."""
@@ -101,6 +105,8 @@ def unknown(expression: str) -> list[str]:
             wrong.append(name)
             continue
         for matcher in selector.matchers.matchers:
+            if matcher.name in OF_THE_CHART:
+                continue
             if matcher.name not in declared()[name]:
                 wrong.append(f"{name}{{{matcher.name}}}")
             elif not _values(matcher) <= literals():

@@ -22,6 +22,7 @@ DECIDED = {
     "encryption_keys": "existingSecret",
     "egress_proxy": "existingSecret",
     "sentry_dsn": "existingSecret",
+    "management": "management",
 }
 """Settings that values give in another way, or the chart itself."""
 

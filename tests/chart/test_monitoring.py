@@ -52,11 +52,26 @@ def test_prometheus_finds_every_process(helm: Helm) -> None:
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert {(endpoint["path"], endpoint["interval"]) for endpoint in spec["endpoints"]} == {("/metrics", "30s")}
-    assert scraped == {"receiver", "events", "deliveries", "schedules", "beat"}
+    assert scraped == {"receiver", "management", "events", "deliveries", "schedules", "beat"}
+
+
+def test_what_is_scraped_bears_the_component_that_alerts_ask_for(helm: Helm) -> None:
+    (monitor,) = of_kind(helm.render("production"), "ServiceMonitor")
+    labels = {re.sub(r"\W", "_", label): label for label in monitor["spec"]["targetLabels"]}
+    named = set(re.findall(r'app_kubernetes_io_component!?="(\w+)"', ALERTS.read_text()))
+
+    assert named == {"management"}
+    service = one(helm.render("production"), "Service", "management")
+    assert service["metadata"]["labels"][labels["app_kubernetes_io_component"]] == "management"
 
 
 def test_without_prometheus_there_are_no_services_for_it(helm: Helm) -> None:
-    assert [found["metadata"]["name"] for found in of_kind(helm.render(), "Service")] == ["release-billhook-receiver"]
+    services = of_kind(helm.render(), "Service")
+
+    assert {found["metadata"]["name"] for found in services} == {
+        "release-billhook-receiver",
+        "release-billhook-management",
+    }
 
 
 def test_the_alerts_are_those_of_the_file(helm: Helm) -> None:

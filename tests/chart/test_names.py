@@ -65,6 +65,6 @@ def test_names_can_be_chosen(helm: Helm) -> None:
 
     assert names == {
         "hooks",
-        *(f"hooks-{part}" for part in ("receiver", "events", "deliveries", "schedules", "beat")),
+        *(f"hooks-{part}" for part in ("receiver", "management", "events", "deliveries", "schedules", "beat")),
         *(f"hooks-{part}" for part in ("migration", "test-health")),
     }

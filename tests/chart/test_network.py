@@ -11,7 +11,7 @@ from tests.chart.helm import Helm, Object
 from tests.chart.objects import SETS, of_kind, one, pods
 from workers.delivery import egress
 
-COMPONENTS = ("receiver", "events", "deliveries", "schedules", "beat", "migration", "test")
+COMPONENTS = ("receiver", "management", "events", "deliveries", "schedules", "beat", "migration", "test")
 PRIVATE = (
     "10.1.2.3",
     "172.16.0.1",
@@ -172,7 +172,7 @@ def test_handlers_reach_public_addresses_and_what_values_name(helm: Helm) -> Non
 def test_apis_of_providers_are_reached_by_those_who_call_them(helm: Helm) -> None:
     callers = {name for name, policy in policies(helm, "production").items() if reaches(policy, "1.1.1.1", 443)}
 
-    assert callers == {"receiver", "events", "deliveries", "schedules"}
+    assert callers == {"receiver", "management", "events", "deliveries", "schedules"}
 
 
 def test_names_are_resolved_where_values_say(helm: Helm) -> None:
@@ -191,19 +191,21 @@ def test_metrics_and_the_receiver_are_open_to_those_that_values_name(helm: Helm)
         return [str(selector["matchLabels"].get("kubernetes.io/metadata.name")) for selector in selectors]
 
     assert names("receiver") == ["ingress-nginx", "monitoring", "None"]
+    assert names("management") == ["office", "monitoring", "None"]
     assert names("events") == names("beat") == ["monitoring"]
     assert "ingress" not in found["migration"]["spec"]
     assert "ingress" not in found["test"]["spec"]
 
 
-def test_the_pods_of_helm_test_reach_the_receiver(helm: Helm) -> None:
+@pytest.mark.parametrize("component", ["receiver", "management"])
+def test_the_pods_of_helm_test_reach_what_they_ask(helm: Helm, component: str) -> None:
     objects = helm.render("production")
-    (receiver,) = (found for found in pods(objects) if found.component == "receiver")
+    (asked,) = (found for found in pods(objects) if found.component == component)
     tester = next(found for found in pods(objects) if found.component == "test")
     found = policies(helm, "production")
 
-    assert reaches_pods(found["test"], receiver.metadata["labels"], 8000)
-    (rule,) = found["receiver"]["spec"]["ingress"]
+    assert reaches_pods(found["test"], asked.metadata["labels"], 8000)
+    (rule,) = found[component]["spec"]["ingress"]
     assert [peer for peer in rule["from"] if "podSelector" in peer] == [
         {"podSelector": {"matchLabels": dict(_selector(found["test"]))}}
     ]
@@ -235,6 +237,6 @@ def test_what_is_traced_reaches_the_collector(helm: Helm) -> None:
     found = policies(helm, "production")
     reaching = {name for name, policy in found.items() if reaches(policy, COLLECTOR, 4318)}
 
-    assert {"receiver", "events", "deliveries", "schedules"} <= reaching
+    assert {"receiver", "management", "events", "deliveries", "schedules"} <= reaching
     assert "migration" not in reaching
     assert not [name for name, policy in policies(helm, "trial-guarded").items() if reaches(policy, COLLECTOR, 4318)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chart.helm import Helm
-from tests.chart.objects import of_kind, one
+from tests.chart.objects import of_kind, one, pods, strings
 
 
 def test_nothing_is_open_by_default(helm: Helm) -> None:
@@ -14,7 +14,7 @@ def test_nothing_is_open_by_default(helm: Helm) -> None:
 
 
 def test_an_ingress_leads_to_the_webhooks_alone(helm: Helm) -> None:
-    (ingress,) = of_kind(helm.render("production"), "Ingress")
+    ingress = one(helm.render("production"), "Ingress", "receiver")
     spec = ingress["spec"]
 
     assert spec["ingressClassName"] == "nginx"
@@ -41,7 +41,7 @@ def test_an_ingress_may_have_several_hosts_and_paths_and_no_certificate(helm: He
 
 
 def test_a_route_of_the_gateway_api_leads_to_the_webhooks_alone(helm: Helm) -> None:
-    (route,) = of_kind(helm.render("gateway"), "HTTPRoute")
+    route = one(helm.render("gateway"), "HTTPRoute", "receiver")
 
     assert route["apiVersion"] == "gateway.networking.k8s.io/v1"
     assert route["spec"] == {
@@ -61,3 +61,43 @@ def test_a_load_balancer_has_the_port_that_values_say(helm: Helm) -> None:
 
     assert service["type"] == "LoadBalancer"
     assert [(port["port"], port["targetPort"]) for port in service["ports"]] == [(8080, "http")]
+
+
+def test_the_management_has_a_host_of_its_own(helm: Helm) -> None:
+    objects = helm.render("production")
+    spec = one(objects, "Ingress", "management")["spec"]
+    (rule,) = spec["rules"]
+    paths = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+
+    assert spec["ingressClassName"] == "internal"
+    assert rule["host"] == "billhook.internal.example.com"
+    assert paths == dict.fromkeys(("/api/v1", "/console"), "release-billhook-management")
+
+
+def test_the_management_may_have_a_route_of_the_gateway_api(helm: Helm) -> None:
+    spec = one(helm.render("gateway"), "HTTPRoute", "management")["spec"]
+    (rule,) = spec["rules"]
+
+    assert spec["hostnames"] == ["billhook.internal.example.com"]
+    assert spec["parentRefs"] == [{"name": "internal", "namespace": "gateways"}]
+    assert [match["path"]["value"] for match in rule["matches"]] == ["/api/v1", "/console"]
+    assert rule["backendRefs"] == [{"name": "release-billhook-management", "port": 80}]
+
+
+def test_a_load_balancer_before_the_receiver_reaches_no_management(helm: Helm) -> None:
+    objects = helm.render("openshift")
+    open_to_all = [found for found in of_kind(objects, "Service") if found["spec"].get("type") == "LoadBalancer"]
+
+    for service in open_to_all:
+        (found,) = (
+            one for one in pods(objects) if service["spec"]["selector"].items() <= one.metadata["labels"].items()
+        )
+        assert found.environment["BILLHOOK_MANAGEMENT"] == "false"
+    assert len(open_to_all) == 1
+
+
+def test_the_management_can_be_left_out(helm: Helm) -> None:
+    objects = helm.render("production", overridden={"management": {"enabled": False, "ingress": {"enabled": False}}})
+
+    assert not [thing for thing in objects if thing["metadata"]["name"].endswith("-management")]
+    assert not [text for thing in objects for text in strings(thing) if "-management" in text]

@@ -14,6 +14,7 @@ from workers import worker
 
 COMMANDS = {
     "receiver": ["billhook", "serve"],
+    "management": ["billhook", "serve"],
     "events": ["billhook", "work", "--queues", "events"],
     "deliveries": ["billhook", "work", "--queues", "deliveries"],
     "schedules": ["billhook", "work", "--queues", "schedules"],
@@ -122,13 +123,14 @@ def test_no_pod_is_killed_while_it_stops_by_itself(helm: Helm) -> None:
         for found in pods(helm.render(values)):
             if found.component in {"events", "deliveries", "schedules"}:
                 assert found.spec["terminationGracePeriodSeconds"] > worker.STOPS_WITHIN + 5
-            elif found.component == "receiver":
+            elif found.component in {"receiver", "management"}:
                 drain = int(found.environment["BILLHOOK_DRAIN_SECONDS"])
                 assert found.spec["terminationGracePeriodSeconds"] > drain + server.GRACE + 5
 
 
-def test_the_receiver_is_asked_over_http(helm: Helm) -> None:
-    container = pod(helm.render(), "receiver").container
+@pytest.mark.parametrize("component", ["receiver", "management"])
+def test_what_serves_is_asked_over_http(helm: Helm, component: str) -> None:
+    container = pod(helm.render(), component).container
 
     assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "http"}
     assert container["startupProbe"]["httpGet"] == {"path": "/livez", "port": "http"}
@@ -197,7 +199,7 @@ def test_a_queue_changes_what_it_has_of_all_workers(helm: Helm) -> None:
     replicas = {name: one(objects, "Deployment", name)["spec"]["replicas"] for name in ("deliveries", "schedules")}
     assert replicas == {"deliveries": 0, "schedules": 5}
     assert {found["metadata"]["name"] for found in of_kind(objects, "PodDisruptionBudget")} == {
-        f"release-billhook-{component}" for component in ("receiver", "events", "deliveries", "beat")
+        f"release-billhook-{component}" for component in ("receiver", "management", "events", "deliveries", "beat")
     }
     resources = pod(objects, "deliveries").container["resources"]
     assert resources == {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "9Gi"}}

@@ -23,6 +23,7 @@ REFUSED_BY_SCHEMA: list[tuple[str, dict[str, Any]]] = [
     ("log_level", {"settings": {"log_level": "loud"}}),
     ("retention_days", {"settings": {"retention_days": 7}}),
     ("listen", {"settings": {"listen": "0.0.0.0:80"}}),
+    ("management", {"receiver": {"settings": {"management": True}}}),
     ("provider", {"sources": {"shop": {"provider": "stripe", "secrets": {"key": "k"}}}}),
     ("secrets", {"sources": {"shop": {"provider": "hisab"}}}),
     ("a__b", {"sources": {"a__b": {"provider": "hisab", "secrets": {"key": "k"}}}}),
@@ -80,6 +81,16 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ),
     (r"ingress\.hosts: name at least one host", {"ingress": {"enabled": True}}),
     (r"httpRoute\.parentRefs: name the Gateway", {"httpRoute": {"enabled": True}}),
+    (r"management\.ingress\.hosts: name at least one host", {"management": {"ingress": {"enabled": True}}}),
+    (r"management\.httpRoute\.parentRefs: name the Gateway", {"management": {"httpRoute": {"enabled": True}}}),
+    (
+        r"management\.enabled: without its pods, management\.ingress and management\.httpRoute lead nowhere",
+        {"management": {"enabled": False, "ingress": {"enabled": True, "hosts": ["a.example.com"]}}},
+    ),
+    (
+        r"management\.terminationGracePeriodSeconds: with a drain_seconds of 30 it takes at least 60",
+        {"management": {"settings": {"drain_seconds": 30}}},
+    ),
     (r"networkPolicy\.database\.to: say where it is", {"networkPolicy": {"enabled": True}}),
     (
         r"networkPolicy\.redis\.to: say where it is",
@@ -158,7 +169,7 @@ def test_the_schema_and_the_defaults_have_the_same_keys() -> None:
         if (
             not isinstance(value, dict)
             or not value
-            or path in {".workers.events", ".workers.deliveries", ".receiver.settings"}
+            or path in {".workers.events", ".workers.deliveries", ".receiver.settings", ".management.settings"}
         ):
             return
         if "properties" not in definition or path.endswith((".requests", ".limits", ".to")):

@@ -23,7 +23,7 @@ def test_a_deployment_has_replicas_only_where_no_autoscaler_decides(helm: Helm) 
 def test_there_is_a_deployment_for_each_class_of_queue(helm: Helm) -> None:
     components = {found.component for found in pods(helm.render()) if found.owner["kind"] == "Deployment"}
 
-    assert components == {"receiver", *QUEUES, "beat"}
+    assert components == {"receiver", "management", *QUEUES, "beat"}
 
 
 def test_cpu_decides_where_it_is_asked_to(helm: Helm) -> None:

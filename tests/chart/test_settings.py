@@ -86,7 +86,7 @@ def test_every_pod_starts_with_its_variables(helm: Helm, running: Running, value
             assert str(loaded.state_dir) == "/var/lib/billhook"
 
 
-@pytest.mark.parametrize("component", ["receiver", "deliveries"])  # the API of the one makes what the other signs with
+@pytest.mark.parametrize("component", ["management", "deliveries"])  # the one makes what the other signs with
 def test_secrets_are_read_from_where_they_are_mounted(helm: Helm, running: Running, component: str) -> None:
     loaded = running.settings(pod(helm.render("production"), component))
 
@@ -163,7 +163,7 @@ def test_receiver_and_workers_are_told_where_traces_go(helm: Helm) -> None:
     }
 
     assert told == dict.fromkeys(
-        ("receiver", "events", "deliveries", "schedules"),
+        ("receiver", "management", "events", "deliveries", "schedules"),
         ("http://collector.monitoring:4318", "parentbased_traceidratio"),
     )
 
@@ -174,8 +174,19 @@ def test_processes_listen_where_their_ports_are(helm: Helm, running: Running) ->
             if not (ports := found.container.get("ports")):
                 continue
             loaded = running.settings(found)
-            listen = loaded.listen if found.component == "receiver" else loaded.metrics_listen
+            listen = loaded.listen if found.component in {"receiver", "management"} else loaded.metrics_listen
             assert listen == f"{address}:{ports[0]['containerPort']}"
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_only_the_pods_of_management_serve_it(helm: Helm, running: Running, values: str) -> None:
+    serving = {
+        found.component: running.settings(found).management
+        for found in pods(helm.render(values))
+        if found.ours and found.container["command"] == ["billhook", "serve"]
+    }
+
+    assert serving == {"receiver": False, "management": True}
 
 
 def test_only_what_runs_handlers_has_them(helm: Helm, running: Running) -> None:

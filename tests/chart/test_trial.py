@@ -6,6 +6,7 @@ What Kubernetes would do is done by hand here: Secrets and ConfigMaps become fil
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from tests.chart.test_settings import mounts
 from tests.conftest import new_database
 from tests.services import free_port
 
-PROCESSES = ("receiver", "events", "deliveries", "schedules", "beat")
+SERVING = ("receiver", "management")
+PROCESSES = (*SERVING, "events", "deliveries", "schedules", "beat")
 PREFIX = "billhook-chart-test:"
 
 
@@ -35,7 +37,7 @@ class Node:
         self._objects = objects
         self._secrets = secrets
         self._folder = folder
-        self._port = free_port()
+        self._ports = {component: free_port() for component in SERVING}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, component: str) -> None:
@@ -68,13 +70,17 @@ class Node:
         assert ended.returncode == 0, ended.stderr + ended.stdout
         return ended.stdout
 
-    def ready(self) -> bool:
-        """Whether the receiver's probe succeeds."""
-        path = pod(self._objects, "receiver").container["readinessProbe"]["httpGet"]["path"]
+    def ready(self, component: str) -> bool:
+        """Whether the probe of what serves succeeds."""
+        path = pod(self._objects, component).container["readinessProbe"]["httpGet"]["path"]
         try:
-            return httpx.get(f"http://127.0.0.1:{self._port}{path}", trust_env=False).is_success
+            return self.get(component, path).is_success
         except httpx.HTTPError:
             return False
+
+    def get(self, component: str, path: str) -> httpx.Response:
+        """What its Service would answer."""
+        return httpx.get(f"http://127.0.0.1:{self._ports[component]}{path}", trust_env=False, timeout=30)
 
     def log(self, component: str) -> str:
         """What a container has written so far."""
@@ -88,8 +94,11 @@ class Node:
             process.wait(30)
 
     def _command(self, found: Pod) -> list[str]:
-        service = "release-billhook-receiver:80"
-        return [part.replace(service, f"127.0.0.1:{self._port}") for part in found.container["command"]]
+        command: list[str] = found.container["command"]
+        for component, port in self._ports.items():
+            name = f"//release-billhook-{component}"
+            command = [re.sub(f"{name}(:80)?(?=/|$)", f"//127.0.0.1:{port}", part) for part in command]
+        return command
 
     def _environment(self, found: Pod) -> dict[str, str]:
         # The image has both commands on its path.
@@ -101,7 +110,7 @@ class Node:
         for name, value in found.environment.items():
             match name:
                 case "BILLHOOK_LISTEN":
-                    environment[name] = f"127.0.0.1:{self._port}"
+                    environment[name] = f"127.0.0.1:{self._ports[found.component]}"
                 case "BILLHOOK_METRICS_LISTEN":
                     environment[name] = f"127.0.0.1:{free_port()}"
                 case "BILLHOOK_STATE_DIR":
@@ -153,13 +162,16 @@ def test_it_starts_and_the_pods_of_helm_test_succeed(helm: Helm, node: Node) -> 
 
     for component in PROCESSES:
         node.start(component)
-    await_(node.ready, "the receiver is ready")
-    for component in PROCESSES[1:]:
+    for component in SERVING:
+        await_(partial(node.ready, component), f"{component} is ready")
+    for component in PROCESSES[len(SERVING) :]:
         await_(partial(node.alive, component), f"{component} is alive")
     healthy = node.run(testers["release-billhook-test-health"])
     made = node.run(testers["release-billhook-test-round-trip"])
 
-    assert healthy == '{"status":"ok"}\n'
+    assert healthy == '{"status":"ok"}\n' * 2
+    answers = {component: node.get(component, "/api/v1/events").status_code for component in SERVING}
+    assert answers == {"receiver": 404, "management": 401}, "there are none, and: who are you?"
     assert made.endswith("is processed\n")
     assert "an event of the trial has come" in node.log("events")
 
@@ -175,7 +187,7 @@ def test_one_is_sent_only_as_a_source_that_values_name(helm: Helm) -> None:
     def commands(values: str) -> list[list[str]]:
         return [found.container["command"][3:] for found in _testers(helm.render(values))]
 
-    health = ["http://release-billhook-receiver:80/readyz"]
+    health = ["http://release-billhook-receiver:80/readyz", "http://release-billhook-management/readyz"]
     assert commands("minimal") == [health]
     assert commands("production") == [health]
     assert commands("handlers-configmap") == [health, ["http://release-billhook-receiver:80", "shop", "invoice.paid"]]

@@ -82,11 +82,7 @@ def other_default(
 def step(engine: Engine, to: str) -> None:
     """Move the schema up or down to this revision."""
     before = revision(engine) or ""
-    config = Config()
-    config.set_main_option("script_location", str(database.MIGRATIONS))
-    with database.write(engine) as connection:
-        config.attributes["connection"] = connection
-        (command.downgrade if to < before else command.upgrade)(config, to)
+    database.alter(engine, lambda config: (command.downgrade if to < before else command.upgrade)(config, to))
 
 
 def delivery(endpoint_id: str, *, attempts: int = 0) -> TextClause:

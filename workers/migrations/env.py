@@ -1,4 +1,4 @@
-"""Alembic's entry: migrate over the connection that `workers.database.migrate` opened and commits."""
+"""Alembic's entry: migrate over the connection that `workers.database.alter` opened."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from alembic import context
 
 from workers.models import Model
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=Model.metadata,
     # SQLite changes a table by copying it; Alembic does so where this is set.
     render_as_batch=True,
     compare_type=True,
+    # Locks are let go soon, and a revision that makes indexes beside others keeps to itself.
+    transaction_per_migration=connection.dialect.name == "postgresql",
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,4 +1,4 @@
-"""API keys, users, idempotency keys; and what lists of events, runs, deliveries and messages are found by.
+"""API keys, users, idempotency keys, tallies; and what lists of schedules and of the audit log are found by.
 
 Revision: 0006, after 0005.
 """
@@ -15,14 +15,6 @@ depends_on = None
 
 _OF_SCHEDULES = ("source", "status", "customer_id", "frequency")
 """What lists of schedules are filtered by."""
-
-
-_ENDED = "status IN ('succeeded', 'exhausted', 'refused', 'cancelled')"
-_FAILED = "status IN ('exhausted', 'refused', 'cancelled')"
-
-
-def _partial(name: str, table: str, columns: list[str], where: str) -> None:
-    op.create_index(name, table, columns, postgresql_where=sa.text(where), sqlite_where=sa.text(where))
 
 
 def upgrade() -> None:
@@ -67,13 +59,9 @@ def upgrade() -> None:
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
     for column in _OF_SCHEDULES:
         op.create_index(f"ix_schedules_{column}_id", "schedules", [column, "id"])
-    op.create_index("ix_messages_created_at", "messages", ["created_at"])
-    op.create_index("ix_messages_type", "messages", ["type", "id"])
-    _partial("ix_deliveries_ended", "deliveries", ["endpoint_id", "status", "id"], _ENDED)
-    _partial("ix_deliveries_failed", "deliveries", ["status", "id"], _FAILED)
-    op.drop_index("ix_deliveries_endpoint_id", "deliveries")
+    op.create_index("ix_audit_log_actor", "audit_log", ["actor", "id"])
+    op.create_index("ix_audit_log_action", "audit_log", ["action", "id"])
     _tallies()
-    _browsing()
 
 
 def _tallies() -> None:
@@ -96,33 +84,11 @@ def _tallies() -> None:
     )
 
 
-_OBJECT = sa.text("object_id IS NOT NULL")
-_OPEN = sa.text("status IN ('waiting', 'dead')")
-
-
-def _browsing() -> None:
-    op.drop_index("ix_events_status", "events")
-    op.create_index("ix_events_seek", "events", ["status", "source", "type", "id"])
-    op.create_index("ix_events_object", "events", ["object_id", "id"], postgresql_where=_OBJECT, sqlite_where=_OBJECT)
-    op.create_index("ix_handler_runs_seek", "handler_runs", ["handler", "status", "id"])
-    op.create_index("ix_audit_log_actor", "audit_log", ["actor", "id"])
-    op.create_index("ix_audit_log_action", "audit_log", ["action", "id"])
-
-
 def downgrade() -> None:
     for column in _OF_SCHEDULES:
         op.drop_index(f"ix_schedules_{column}_id", "schedules")
-    op.create_index("ix_deliveries_endpoint_id", "deliveries", ["endpoint_id"])
-    op.drop_index("ix_deliveries_failed", "deliveries")
-    op.drop_index("ix_deliveries_ended", "deliveries")
-    op.drop_index("ix_messages_type", "messages")
-    op.drop_index("ix_messages_created_at", "messages")
     op.drop_index("ix_audit_log_action", "audit_log")
     op.drop_index("ix_audit_log_actor", "audit_log")
-    op.drop_index("ix_handler_runs_seek", "handler_runs")
-    op.drop_index("ix_events_object", "events")
-    op.drop_index("ix_events_seek", "events")
-    op.create_index("ix_events_status", "events", ["status"], postgresql_where=_OPEN, sqlite_where=_OPEN)
     op.drop_table("stale_hours")
     op.drop_table("tallies")
     op.drop_table("idempotency_keys")
