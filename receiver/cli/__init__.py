@@ -12,6 +12,7 @@ from handlers.errors import BillhookError
 from receiver.cli import (
     authors,
     deliveries,
+    doctor,
     endpoints,
     event,
     handlers,
@@ -50,6 +51,7 @@ for module in (
     replay,
     reconcile,
     reencrypt,
+    doctor,
     tools,
     keys,
     users,
