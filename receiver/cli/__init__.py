@@ -25,6 +25,7 @@ from receiver.cli import (
     replay,
     sandbox,
     schedules,
+    tail,
     tools,
     users,
 )
@@ -44,6 +45,7 @@ for module in (
     handlers,
     authors,
     records,
+    tail,
     schedules,
     endpoints,
     deliveries,
