@@ -11,11 +11,13 @@ import typer
 from handlers.errors import BillhookError
 from receiver.cli import (
     authors,
+    beginnings,
     deliveries,
     doctor,
     endpoints,
     event,
     handlers,
+    init,
     keys,
     listen,
     processes,
@@ -44,6 +46,8 @@ for module in (
     processes,
     handlers,
     authors,
+    init,
+    beginnings,
     records,
     tail,
     schedules,

@@ -19,7 +19,7 @@ SHORTEST = 16
 """Characters of a secret below which it can be tried out, or nearly."""
 LEAST_BITS = 64.0
 _PLACEHOLDER = re.compile(
-    r"secret|change.?me|example|placeholder|password|trial|dummy|foo|your|todo|xxx|\*\*\*|\s|1234567", re.IGNORECASE
+    r"secret|change.?me|example|placeholder|password|trial|dummy|your[-_ ]|x{5}|\*\*\*|\s|1234567", re.IGNORECASE
 )
 _WORDS = re.compile(r"^(whsec_|whpk_|sk_|test_|live_)+")
 """What providers put before the part of a secret that is one."""
