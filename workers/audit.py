@@ -8,10 +8,11 @@ stand behind it, and what is waiting against what will ever look at it again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, and_, exists, func, not_, or_, select
+from sqlalchemy import Connection, Engine, and_, exists, func, not_, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -81,13 +82,24 @@ def audit(engine: Engine, clock: Clock = utcnow) -> Balance:
     with database.read(engine, snapshot=True) as connection:
         counted = connection.execute(select(EventRow.status, func.count()).group_by(EventRow.status))
         counts: dict[str, int] = {status: count for status, count in counted}  # noqa: C416 - a Row is no pair to dict
-        faults = []
-        for rule, column, broken in _rules(clock()):
-            ids = connection.execute(select(column).where(broken).order_by(column).limit(SHOWN)).scalars().all()
-            if ids:
-                faults.append(Fault(rule, tuple(ids)))
+        faults = _broken(connection, _rules(clock()))
     numbers = {status: counts.get(status, 0) for status in STATUSES}
-    return Balance(received=sum(counts.values()), faults=tuple(faults), **numbers)
+    return Balance(received=sum(counts.values()), faults=faults, **numbers)
+
+
+def stuck(engine: Engine) -> tuple[Fault, ...]:
+    """The rules about what is open, and will never be taken up: a small part of `audit`, as large as what is open."""
+    with database.read(engine, snapshot=True) as connection:
+        return _broken(connection, [_never_taken_up(), *_work_rules()])
+
+
+def _broken(connection: Connection, rules: Sequence[Rule]) -> tuple[Fault, ...]:
+    found = []
+    for rule, column, broken in rules:
+        ids = connection.execute(select(column).where(broken).order_by(column).limit(SHOWN)).scalars().all()
+        if ids:
+            found.append(Fault(rule, tuple(ids)))
+    return tuple(found)
 
 
 Rule = tuple[str, InstrumentedAttribute[str], ColumnElement[bool]]
@@ -119,12 +131,13 @@ def _event_rules() -> list[Rule]:
             EventRow.id,
             and_(EventRow.status == "dead", not_(_runs(HandlerRun.status == "dead"))),
         ),
-        (
-            "a waiting event will never be taken up",
-            EventRow.id,
-            and_(EventRow.status == WAITING, EventRow.ring_at.is_(None), not_(open_run)),
-        ),
+        _never_taken_up(),
     ]
+
+
+def _never_taken_up() -> Rule:
+    idle = and_(EventRow.status == WAITING, EventRow.ring_at.is_(None), not_(_runs(HandlerRun.status.in_(_OPEN))))
+    return "a waiting event will never be taken up", EventRow.id, idle
 
 
 def _work_rules() -> list[Rule]:

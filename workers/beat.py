@@ -41,6 +41,7 @@ class Ticks(Scheduler):
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         alive.touch("beat")
+        alive.announce(runtime().redis, runtime().settings.redis_prefix, "beat")
         return super().tick(*args, **kwargs)
 
     def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:

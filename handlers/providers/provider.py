@@ -101,6 +101,8 @@ class Provider:
     """What `parse` gives as an event's data, from a stored body. Raises ParseError."""
     client: Callable[..., Any] | None = None
     """`client(api_key=…, api_url=…)`: the typed client of the provider's API; None where there is none."""
+    ask: Callable[[Any], object] | None = None
+    """A small call over such a client that changes nothing; raises what the client raises where its key is none."""
     billing: Billing | None = None
     """How schedules make invoices over such a client."""
     changes: Callable[[Any, datetime], Iterator[Change]] | None = None

@@ -1,12 +1,9 @@
-"""Commands for those who write handlers: run one without a server, and begin a new one with its test."""
+"""The command that runs a handler without a server."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
-import keyword
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -31,51 +28,11 @@ _NO_CLIENTS = (
     "run-handler gives a handler no API clients by itself: with --live it gets those of the configured sources, "
     "whose api_url may be that of a `billhook sandbox`"
 )
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
-_TAKEN = ("billhook", "handlers", "receiver", "workers", "conftest")
-
-_HANDLER = '''"""What is done about {event}."""
-
-from __future__ import annotations
-
-from handlers import Context, Event, on
-
-
-@on("{event}")
-def {function}(event: Event, ctx: Context) -> None:
-    """Runs once for each event, and again when it raises. What it emits is sent on if, and only if, it returns."""
-    ctx.logger.info("handling an event", object=event.object_id)
-    ctx.emit("{name}.done", {{"object": event.object_id}})
-'''
-_TEST = """from __future__ import annotations
-
-from {name} import {function}
-
-from handlers.testing import event, run
-
-
-def test_it_emits_when_it_succeeds() -> None:
-    ran = run({function}, event({made_of}))
-
-    assert ran.outcome == "succeeded", ran.trace
-    assert ran.emitted == [("{name}.done", {{"object": {object_id}}})]
-
-
-def test_a_start_that_is_repeated_sends_nothing_twice() -> None:
-    first = run({function}, event({made_of}))
-    again = run({function}, event({made_of}), store=first.store)
-
-    assert (again.emitted, again.keys) == (first.emitted, first.keys)
-"""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register these commands."""
+    """Register this command."""
     app.command("run-handler")(run_handler)
-    new = typer.Typer(help="Files to begin with.", no_args_is_help=True)
-    new.callback()(lambda: None)  # else its only command would stand for all of it
-    new.command("handler")(new_handler)
-    app.add_typer(new, name="new")
 
 
 def run_handler(
@@ -308,68 +265,3 @@ def _shown(value: object) -> str:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def new_handler(
-    name: Annotated[str, typer.Argument(help="Of the module: lower-case letters, digits and _.")],
-    event_type: Annotated[str, typer.Option("--event", help="What it listens to.")] = "invoice.paid",
-    folder: Annotated[Path, typer.Option(help="Where the files are put.")] = Path(),
-) -> None:
-    """Write a handler and its test, which passes: NAME.py and test_NAME.py."""
-    _check_name(name)
-    module, test = folder / f"{name}.py", folder / f"test_{name}.py"
-    for file in (module, test):
-        if file.exists():
-            raise CommandError(f"{file} is there already, and is left as it is; choose another name")
-    words = _words(name, event_type)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, template in ((module, _HANDLER), (test, _TEST)):
-            with file.open("x", encoding="utf-8") as written:
-                written.write(template.format(**words))
-    except OSError as error:
-        raise CommandError(f"cannot write {error.filename}: {error.strerror}") from None
-    print(f"wrote {module} and {test}; next:")
-    for command in (f"pytest {test}", f"billhook run-handler {module}"):
-        print(f"  {command}")
-    print(f"  BILLHOOK_HANDLERS={module} billhook work --reload")
-
-
-def _check_name(name: str) -> None:
-    if _NAME.fullmatch(name) is None or keyword.iskeyword(name):
-        raise WrongUse(f"{name!r} cannot be a module's name: write lower-case letters, digits and _, as in receipts")
-    if name in _TAKEN:
-        raise WrongUse(f"{name!r} is a name that is taken: choose another, as in my_{name}")
-    if name.startswith("test_") or name.endswith("_test"):
-        raise WrongUse(f"pytest would take {name}.py for a test: choose another name; its test is test_NAME.py anyway")
-    found = importlib.util.find_spec(name)
-    if name in sys.stdlib_module_names or (found is not None and found.origin is not None):
-        whose = "which comes with Python" if name in sys.stdlib_module_names else f"{found and found.origin}"
-        raise WrongUse(f"there is a module named {name} already, {whose}: choose another name, as in my_{name}")
-
-
-def _words(name: str, event_type: str) -> dict[str, Any]:
-    """What the templates have gaps for."""
-    from handlers.providers import PROVIDERS
-    from handlers.registry import matches, valid_pattern
-    from handlers.testing import event
-    from handlers.testing.events import samples
-    from handlers.vocabulary import INTERNAL, everything, misspelt
-
-    if not valid_pattern(event_type):
-        raise WrongUse(f"--event: {event_type!r} is none; write invoice.paid, invoice.* or *")
-    if (near := misspelt(event_type, everything())) is not None:
-        raise WrongUse(f"--event: no provider documents an event {event_type}: did you mean {near}?")
-    known = ((one, sample) for one in (*PROVIDERS, INTERNAL) for sample in samples(one) if matches(event_type, sample))
-    provider, sample = next(known, ("standard", event_type.replace("*", "made")))
-    given: dict[str, Any] = {"provider": provider} if provider != "hisab" else {}
-    if sample not in samples(provider):
-        given["data"] = {"id": "1"}
-    made_of = ", ".join([f'"{sample}"', *(f"{key}={json.dumps(value)}" for key, value in given.items())])
-    return {
-        "name": name,
-        "event": event_type,
-        "function": "handle_" + (event_type.removesuffix("*").strip(".").replace(".", "_") or "event"),
-        "made_of": made_of,
-        "object_id": json.dumps(event(sample, **given).object_id),
-    }

@@ -62,10 +62,12 @@ def check(
     configured = settings.load()
     names = files or configured.handlers
     loaded = load(configured, names, installed=not files)
-    for line in loaded.errors or _doubts(configured, names):
-        print(escaped(str(line)), file=sys.stderr)
+    for error in loaded.errors:
+        print(escaped(str(error)), file=sys.stderr)
     if loaded.errors:
         raise typer.Exit(1)
+    for line in _warnings(configured, names):
+        print(escaped(line), file=sys.stderr)
     print(f"{many(len(list(REGISTRY)), 'handler')} in {many(len(loaded.modules), 'module')}: ok")
 
 
@@ -134,19 +136,23 @@ def _nothing(names: Sequence[str]) -> str:
     return f'{", ".join(names)} {register} no handler: decorate a function with @on("invoice.paid")'
 
 
-def _doubts(configured: Settings, names: Sequence[str]) -> Iterator[str]:
+def _warnings(configured: Settings, names: Sequence[str]) -> Iterator[str]:
     """What is no error, but may not be meant."""
-    from handlers.registry import REGISTRY
-    from handlers.vocabulary import doubts
-
     for variable in settings.unknown_variables():
         yield f"warning: {variable} is set but is no option; it has no effect"
-    if not list(REGISTRY):
-        yield f"warning: {_nothing(names)}"
+    yield from (f"{place}warning: {doubt}" for place, doubt in doubts(configured, names))
     if not configured.sources:
         yield "warning: no source is configured yet, so no event comes; see BILLHOOK_SOURCES in `billhook settings`"
-        return
+
+
+def doubts(configured: Settings, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What may not be meant about the handlers that are loaded: where (`file:line: `, or nothing), and what."""
+    from handlers.registry import REGISTRY
+    from handlers.vocabulary import doubts as doubts_of
+
+    if not list(REGISTRY):
+        yield "", _nothing(names)
     sources = {name: source.provider for name, source in configured.sources.items()}
-    for handler in REGISTRY:
-        for doubt in doubts(handler, sources):
-            yield f"{handler.place}: warning: {doubt}"
+    for handler in REGISTRY if sources else ():
+        for doubt in doubts_of(handler, sources):
+            yield f"{handler.place}: ", doubt

@@ -75,13 +75,16 @@ def _told_to_the_first(runtime: Runtime) -> str:
     )
 
 
+Reload = Annotated[
+    bool, typer.Option("--reload", help="For development: start the worker anew when a file of the handlers changes.")
+]
+
+
 def work(
     queues: Annotated[
         str, typer.Option(help="Which queues to work on: events, deliveries, schedules.")
     ] = "events,deliveries,schedules",
-    reload: Annotated[
-        bool, typer.Option("--reload", help="For development: start anew when a file of the handlers changes.")
-    ] = False,
+    reload: Reload = False,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run handlers, deliver messages, generate invoices."""
@@ -149,7 +152,7 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     ticking.start()
 
 
-def up() -> None:
+def up(reload: Reload = False) -> None:
     """Run serve, work and beat together in this terminal, until Ctrl-C."""
     from workers import database
 
@@ -157,7 +160,7 @@ def up() -> None:
     if configured.embedded_database:
         database.ensure_schema(configured, database.connect(configured))
     # One address for metrics can be one process's only; the worker has the most to tell.
-    commands = (["serve"], ["work"], ["beat", "--no-metrics"])
+    commands = (["serve"], ["work", *(["--reload"] if reload else [])], ["beat", "--no-metrics"])
     program = [sys.executable, "-P", "-m", "receiver.cli"]
     children = {command[0]: subprocess.Popen([*program, *command]) for command in commands}
     stopping: list[int] = []

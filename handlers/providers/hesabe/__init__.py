@@ -22,6 +22,11 @@ def _client(**options: Any) -> HesabeClient:
     return HesabeClient(**options)
 
 
+def _ask(client: HesabeClient) -> object:
+    today = datetime.now(KUWAIT).date()
+    return next(client.invoices.list(from_date=today, to_date=today, invoice_type="1"), None)
+
+
 def _renewed(body: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
     token = "".join(secrets.choice("0123456789") for _ in range(22))
     return {**body, "token": token, "datetime": moment.astimezone(KUWAIT).strftime("%Y-%m-%d %H:%M:%S")}
@@ -38,6 +43,7 @@ PROVIDER = Provider(
     inbound=inbound,
     data=data,
     client=_client,
+    ask=_ask,
     sandbox=_sandbox,
     billing=BILLING,
     events=EVENTS,

@@ -23,6 +23,10 @@ def _client(**options: Any) -> HibrClient:
     return HibrClient(**options)
 
 
+def _ask(client: HibrClient) -> object:
+    return next(client.invoices.list(limit=1), None)
+
+
 def _changes(client: HibrClient, since: datetime) -> Iterator[Change]:
     from handlers.providers.hibr.changes import changes
 
@@ -40,6 +44,7 @@ PROVIDER = Provider(
     inbound=inbound,
     data=data,
     client=_client,
+    ask=_ask,
     sandbox=_sandbox,
     changes=_changes,
     billing=BILLING,

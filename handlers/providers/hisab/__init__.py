@@ -23,6 +23,10 @@ def _client(**options: Any) -> HisabClient:
     return HisabClient(**options)
 
 
+def _ask(client: HisabClient) -> object:
+    return next(client.invoices.list(per_page=1), None)
+
+
 def _changes(client: HisabClient, since: datetime) -> Iterator[Change]:
     from handlers.providers.hisab.changes import changes
 
@@ -40,6 +44,7 @@ PROVIDER = Provider(
     inbound=inbound,
     data=data,
     client=_client,
+    ask=_ask,
     sandbox=_sandbox,
     changes=_changes,
     billing=BILLING,
