@@ -47,6 +47,19 @@ Key = Annotated[
     ),
 ]
 
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from receiver.versions import VERSION
+
+        print(f"billhook {VERSION}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say which version this is, and end.")
+]
+
 _connect: ContextVar[Callable[[], Api] | None] = ContextVar("connect", default=None)
 
 
@@ -56,7 +69,7 @@ def elsewhere() -> Api | None:
     return None if connect is None else connect()
 
 
-def choose(context: typer.Context, url: Url = None, key: Key = None) -> None:
+def choose(context: typer.Context, url: Url = None, key: Key = None, _version: Version = False) -> None:
     """Note where the command is to work. Raises WrongUse, also for a command that works here alone."""
     address = os.environ.get(_URL) if url is None else url
     _connect.set(None)

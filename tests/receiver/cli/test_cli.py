@@ -12,6 +12,7 @@ import pytest
 
 from receiver.bodies import escaped
 from receiver.cli.output import Failure, many
+from receiver.versions import VERSION
 from tests.receiver.cli.conftest import Billhook
 from tests.receiver.cli.terminal import COMMAND, running
 
@@ -25,6 +26,12 @@ def test_without_a_command_the_commands_are_listed(billhook: Billhook) -> None:
     for command in ("serve", "work", "beat", "up", "migrate", "events", "audit", "endpoints", "settings", "send"):
         assert command in listed
     assert ended.status in {0, 2}
+
+
+def test_it_says_which_version_it_is(billhook: Billhook) -> None:
+    ended = billhook("--version")
+
+    assert (ended.status, ended.out) == (0, f"billhook {VERSION}\n")
 
 
 @pytest.mark.parametrize("command", [["nothing"], ["events", "--limit", "0"], ["events", "--loud"], ["endpoints", "x"]])
