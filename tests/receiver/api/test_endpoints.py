@@ -219,7 +219,9 @@ def test_what_is_given_is_changed_and_nothing_else(caller: Caller) -> None:
     same = {name: value for name, value in made.items() if name not in {"secret", "header_names", "event_types"}}
     assert changed == same | {
         "rate": None,
+        "rate_in_force": 100,
         "concurrency": 3,
+        "concurrency_in_force": 3,
         "header_names": [],
         "event_types": ["*"],
         "secret": None,
