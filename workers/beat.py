@@ -66,7 +66,7 @@ def service(settings: Settings) -> Service:
         "billhook.events.prune": _PRUNE_INTERVAL,
         "billhook.events.tally": _TALLY_INTERVAL,
     }
-    if settings.audit_hours is not None:
+    if settings.audit_hours:
         intervals[_AUDIT] = settings.audit_hours * 3600
     if any(source.reconcile_hours is not None for source in settings.sources.values()):
         intervals["billhook.schedules.reconcile"] = _RECONCILE_INTERVAL

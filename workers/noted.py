@@ -67,7 +67,7 @@ class Noted(Collector):
         yield remaining
 
     def _audits(self) -> Iterator[Metric]:
-        if self._settings.audit_hours is None:
+        if not self._settings.audit_hours:
             return
         yield GaugeMetricFamily(
             "billhook_audit_interval_seconds",

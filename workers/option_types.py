@@ -33,6 +33,12 @@ def _address(value: str) -> str:
     return value
 
 
+def _hours(value: float) -> float:
+    if 0 < value < 0.1:
+        raise ValueError("neither 0 nor 0.1 or more")
+    return value
+
+
 def _zone(value: str) -> str:
     from zoneinfo import ZoneInfo
 
@@ -119,6 +125,7 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_items)]
+AuditHours = Annotated[float, Field(ge=0, le=720), AfterValidator(_hours)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]

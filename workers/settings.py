@@ -34,6 +34,7 @@ from handlers.vocabulary import INTERNAL
 from workers.option_types import (
     Address,
     ApiUrl,
+    AuditHours,
     DatabaseUrl,
     Names,
     Networks,
@@ -198,8 +199,8 @@ class Settings(BaseSettings):
         400, description="Days that a key of `once` keeps its effect from being repeated; 35 or more."
     )
 
-    audit_hours: Annotated[float, Field(ge=0.1, le=720)] | None = Field(
-        6.0, description="Hours between two audits by the workers: 0.1 to 720. Unset: only by `billhook audit`."
+    audit_hours: AuditHours = Field(
+        6.0, description="Hours between two audits by the workers: 0.1 to 720. 0: only by `billhook audit`."
     )
 
     delivery_timeout: Seconds = Field(20.0, description="Seconds one attempt may take, from connect to answer.")

@@ -21,7 +21,7 @@ spec:
       http:
         paths:
           {{- range $.values.paths }}
-          - path: {{ . }}
+          - path: {{ quote . }}
             pathType: Prefix
             backend:
               service:
@@ -47,7 +47,7 @@ spec:
   rules:
     - matches:
         {{- range .paths }}
-        - path: {type: PathPrefix, value: {{ . }}}
+        - path: {type: PathPrefix, value: {{ quote . }}}
         {{- end }}
       backendRefs:
         - name: {{ include "billhook.fullname" $.root }}-{{ $.component }}

@@ -94,7 +94,7 @@ def test_the_notes_say_what_to_do_next(helm: Helm, values: str) -> None:
     notes = helm.notes(values)
 
     assert "\n  helm test release --namespace billing\n" in notes
-    assert "kubectl exec deployment/release-billhook-events --namespace billing -- billhook audit" in notes
+    assert "kubectl exec deployment/release-billhook-receiver --namespace billing -- billhook audit" in notes
     assert ("THIS IS A TRIAL, not for production" in notes) == ("trial" in values)
     assert not re.search(r"<no value>|%!|\n\n\n", notes)
 

@@ -82,6 +82,18 @@ def test_the_alerts_are_those_of_the_file(helm: Helm) -> None:
     assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
 
 
+def test_alerts_link_to_where_the_runbooks_are_kept(helm: Helm) -> None:
+    for folder in ("https://git.example.com/docs/runbooks", "https://git.example.com/docs/runbooks/"):
+        objects = helm.render("production", overridden={"prometheusRule": {"runbooks": folder}})
+        (rule,) = of_kind(objects, "PrometheusRule")
+        given = [alert["annotations"] for group in rule["spec"]["groups"] for alert in group["rules"]]
+
+        assert [annotations["runbook_url"] for annotations in given] == [
+            f"https://git.example.com/{alert['annotations']['runbook']}" for alert in alerts()
+        ]
+        assert not [annotations for annotations in given if "runbook" in annotations]
+
+
 def alerts() -> list[dict[str, Any]]:
     """Every alert of the file."""
     return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]

@@ -40,6 +40,18 @@ def test_an_ingress_may_have_several_hosts_and_paths_and_no_certificate(helm: He
         assert [path["path"] for path in rule["http"]["paths"]] == own["paths"]
 
 
+def test_a_path_is_what_was_written(helm: Helm) -> None:
+    paths = ["/web hooks #1", "/a: {b}, c"]
+    on = {"enabled": True, "paths": paths}
+    values = {"ingress": {**on, "hosts": ["a.example.com"]}, "httpRoute": {**on, "parentRefs": [{"name": "public"}]}}
+    objects = helm.render(overridden=values)
+    (rule,) = one(objects, "Ingress", "receiver")["spec"]["rules"]
+    (matches,) = one(objects, "HTTPRoute", "receiver")["spec"]["rules"]
+
+    assert [path["path"] for path in rule["http"]["paths"]] == paths
+    assert [match["path"]["value"] for match in matches["matches"]] == paths
+
+
 def test_a_route_of_the_gateway_api_leads_to_the_webhooks_alone(helm: Helm) -> None:
     route = one(helm.render("gateway"), "HTTPRoute", "receiver")
 

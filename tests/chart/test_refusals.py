@@ -41,6 +41,13 @@ REFUSED_BY_SCHEMA: list[tuple[str, dict[str, Any]]] = [
     ("maxUnavailable", {"receiver": {"pdb": {"maxUnavailable": 0}}}),
     ("runAsUser", {"pod": {"runAsUser": 0}}),
     ("type", {"service": {"type": "ExternalName"}}),
+    ("component", {"pod": {"labels": {"app.kubernetes.io/component": "mine"}}}),
+    ("hosts", {"ingress": {"hosts": ["https://hooks.example.com/"]}}),
+    ("hostnames", {"management": {"httpRoute": {"hostnames": ["Hooks.example.com"]}}}),
+    ("maxUnavailable", {"receiver": {"pdb": {"maxUnavailable": "0%"}}}),
+    # As a key with nothing after it is read.
+    ("sources", {"sources": None}),
+    ("handlers", {"handlers": None}),
     ("podSelektor", {"networkPolicy": {"ingressFrom": [{"podSelektor": {}}]}}),
 ]
 REFUSED: list[tuple[str, dict[str, Any]]] = [

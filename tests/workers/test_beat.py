@@ -14,7 +14,7 @@ from tests.services import free_port, private_redis
 from tests.workers.given import fill_queue, restarted, rung
 from workers import app, beat
 from workers.app import QUEUES, Runtime
-from workers.settings import Settings
+from workers.settings import Settings, load
 
 SWEEPS = {f"billhook.{queue}.sweep" for queue in QUEUES}
 PRUNE = "billhook.events.prune"
@@ -38,8 +38,9 @@ def test_beat_sends_the_three_sweeps_and_what_prunes_audits_and_tallies(schedule
     assert {entry.task for entry in scheduler.schedule.values()} == {*SWEEPS, PRUNE, AUDIT, TALLY}
 
 
-def test_beat_sends_no_audit_where_the_settings_want_none(runtime: Runtime) -> None:
-    settings = runtime.settings.model_copy(update={"audit_hours": None})
+def test_beat_sends_no_audit_where_the_settings_want_none(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLHOOK_AUDIT_HOURS", "0")
+    settings = runtime.settings.model_copy(update={"audit_hours": load().audit_hours})
 
     assert AUDIT not in beat.service(settings).get_scheduler().schedule
     app.app.conf.beat_schedule = {}

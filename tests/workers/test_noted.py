@@ -54,7 +54,7 @@ def shops(settings: Settings) -> Settings:
         "mall": source("hisab_other_key", calls_a_minute=50),
         "quiet": source(None),
     }
-    return settings.model_copy(update={"sources": sources, "audit_hours": None})
+    return settings.model_copy(update={"sources": sources, "audit_hours": 0})
 
 
 def spend(redis: Redis, settings: Settings, name: str) -> None:

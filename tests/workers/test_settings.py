@@ -333,6 +333,7 @@ WRONG = [
     ("READ_TIMEOUT", "nan"),
     ("READ_TIMEOUT", "inf"),
     ("LEASE_GRACE", "inf"),
+    ("AUDIT_HOURS", "0.05"),
     ("SWEEP_INTERVAL", "1e999"),
     ("EGRESS_NETWORKS", "localhost"),
     ("EGRESS_PORTS", "https"),
