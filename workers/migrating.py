@@ -36,7 +36,11 @@ def alone(engine: Engine) -> Iterator[Connection]:
     try:
         # A limit that the platform has set for requests would end the making of a large index.
         _each_alone(connection, "SET statement_timeout = 0")
+        told = False
         while not _each_alone(connection, "SELECT pg_try_advisory_lock(hashtext('billhook.migrate'))"):
+            if not told:
+                log.warning("another migration is at work; waiting for its end", action="migration_waits")
+                told = True
             time.sleep(0.2)
         yield connection
     finally:

@@ -108,6 +108,11 @@ def test_the_notes_say_what_to_do_next(helm: Helm, values: str) -> None:
         ("minimal", "kubectl port-forward service/release-billhook-management 8001:80 --namespace billing"),
         ("production", "https://billhook.internal.example.com/console"),
         ("gateway", "https://billhook.internal.example.com/console"),
+        (
+            "minimal",
+            "kubectl exec -it deployment/release-billhook-management --namespace billing -- billhook users add NAME",
+        ),
+        ("gateway", "name the network of the Ingress or Gateway in settings.trusted_proxies"),
         ("openshift", "http://ADDRESS:8080/webhooks/SOURCE"),
         ("minimal", "No source is configured"),
         ("minimal", "No handlers are configured"),
@@ -122,4 +127,5 @@ def test_the_notes_do_not_warn_of_what_is_there(helm: Helm) -> None:
     notes = helm.notes("production")
 
     assert "No source" not in notes
+    assert "No proxy" not in notes
     assert "No handlers" not in notes
