@@ -61,7 +61,7 @@ class Scene:
 
     def all_is_done_once(self) -> None:
         """Each delivery was handled, and what came of it sent, once; by the processes that were started first."""
-        await_(lambda: self.stack.events("processed") == self.posted, "all are processed", 20)
+        await_(lambda: self.stack.events("processed") == self.posted, "all are processed", 60)
         await_(lambda: len(self.sink.received) >= self.posted, "all are sent on", 20)
         noted = (self.stack.folder / "noted").read_text().splitlines()
         assert sorted(noted) == sorted(f"inv_{number}" for number in range(self.posted))

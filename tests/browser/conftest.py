@@ -19,7 +19,7 @@ __all__ = ["serve"]
 expect.set_options(timeout=15_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright is there, its event loop is, and nobody else can run one
 def chrome() -> Iterator[Browser]:
     """A real browser; without one these tests are left out, and tests/receiver/console asks the same of the pages."""
     try:
