@@ -25,10 +25,11 @@ class Throttle:
         count = self._counts[key] = self._counts.get(key, 0) + 1
         return 0 if count <= self._per_minute else 60 - int(now % 60)
 
-    def blocked(self, key: Hashable, now: float) -> int:
-        """Seconds until one more would be allowed; counts nothing. For what may not even be tried then."""
+    def forgive(self, key: Hashable, now: float) -> None:
+        """Take back one that was counted: it did not fail after all."""
         self._open(now)
-        return 0 if self._counts.get(key, 0) < self._per_minute else 60 - int(now % 60)
+        if self._counts.get(key, 0) > 0:
+            self._counts[key] -= 1
 
     def _open(self, now: float) -> None:
         window = int(now // 60)

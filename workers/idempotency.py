@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography.fernet import MultiFernet
-from sqlalchemy import Connection, Engine, and_, delete, select, update
+from sqlalchemy import Connection, Engine, and_, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -78,14 +78,15 @@ def before(engine: Engine, asked: Asked, now: datetime, *, vault: MultiFernet | 
         return None if connection.execute(known).first() is None else _before(connection, asked, vault)
 
 
-def forget(engine: Engine, now: datetime, limit: int) -> int:
-    """Delete keys that are older than `KEPT`, at most so many; how many."""
-    old = select(IdempotencyKey.caller, IdempotencyKey.key).where(IdempotencyKey.created_at < now - KEPT).limit(limit)
-    with database.write(engine) as connection:
-        gone = connection.execute(old).all()
-        for row in gone:
-            connection.execute(delete(IdempotencyKey).where(_mine(row.caller, row.key)))
-    return len(gone)
+def forget(connection: Connection, now: datetime, limit: int) -> int:
+    """Delete the oldest keys that are older than `KEPT`, so many or a few more where times are equal; how many.
+
+    By time alone: a key that somebody uses anew at this moment is younger, and stays.
+    """
+    old = select(IdempotencyKey.created_at).where(IdempotencyKey.created_at < now - KEPT)
+    oldest = old.order_by(IdempotencyKey.created_at).limit(limit).subquery()
+    last = select(func.max(oldest.c.created_at)).scalar_subquery()
+    return connection.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at <= last)).rowcount
 
 
 def _carry_out(engine: Engine, do: Do, now: datetime, asked: Asked | None, vault: MultiFernet | None) -> Answered:

@@ -2,7 +2,8 @@
 
 An event goes with all that hangs on it: runs, steps, messages, deliveries, attempts. It goes when it was received
 before the retention time and has ended; a dead one only once somebody has acknowledged it; none while a message of it
-is still to be delivered. A once key goes in its own time, and never before its run. The audit log stays.
+is still to be delivered. A once key goes in its own time, and never before its run; an idempotency key of the API after
+a day. The audit log stays.
 
 Events are walked in the order of their ids, which is that of their receipt, until none is old enough; so the cost
 follows what is deleted or kept for longer, not what is stored. A process that dies leaves whole events.
@@ -21,12 +22,24 @@ from sqlalchemy import Connection, Engine, and_, delete, exists, func, or_, sele
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import ColumnElement
 
-from workers import database
+from workers import database, idempotency
 from workers.app import STOPPING, app, runtime
 from workers.leases import utcnow
 from workers.logs import log
 from workers.metrics import PRUNED
-from workers.models import RUNNING, WAITING, AnyRow, Attempt, Delivery, EventRow, HandlerRun, Message, OnceKey, Step
+from workers.models import (
+    RUNNING,
+    WAITING,
+    AnyRow,
+    Attempt,
+    Delivery,
+    EventRow,
+    HandlerRun,
+    IdempotencyKey,
+    Message,
+    OnceKey,
+    Step,
+)
 from workers.settings import Settings
 
 BATCH = 500
@@ -71,7 +84,7 @@ def prune(
 
 
 def prunable(engine: Engine, now: datetime, settings: Settings) -> Counter[str]:
-    """How many events, messages without an event, and once keys `prune` would delete; changes nothing."""
+    """How many events, messages without an event, and keys `prune` would delete; changes nothing."""
     kept_since, keys_since = _cutoffs(now, settings)
     undelivered = exists().where(Message.event_id == EventRow.id, Delivery.message_id == Message.id, _OPEN)
     with database.read(engine) as connection:
@@ -79,6 +92,7 @@ def prunable(engine: Engine, now: datetime, settings: Settings) -> Counter[str]:
             "events": select(func.count(EventRow.id)).where(*_ended_before(kept_since), ~undelivered),
             "messages": select(func.count(Message.id)).where(*_unowned_before(kept_since)),
             "once_keys": select(func.count()).select_from(OnceKey).where(*_free_before(keys_since)),
+            "idempotency_keys": select(func.count()).where(IdempotencyKey.created_at < now - idempotency.KEPT),
         }
         return Counter({table: connection.execute(statement).scalar_one() for table, statement in counts.items()})
 
@@ -116,6 +130,7 @@ def _batches(engine: Engine, now: datetime, settings: Settings) -> Iterator[Coun
         _events(engine, kept_since),
         _until_none(engine, lambda connection: _unowned_messages(connection, kept_since)),
         _until_none(engine, lambda connection: _once_keys(connection, keys_since)),
+        _until_none(engine, lambda connection: Counter(idempotency_keys=idempotency.forget(connection, now, BATCH))),
     )
 
 

@@ -159,7 +159,7 @@ def tagged(request: Request, shown: T) -> Response | One[T]:
     """One thing with its ETag; 304 where the caller has it already."""
     assert isinstance(shown, BaseModel)  # noqa: S101
     tag = tag_of(shown)
-    if tag in [one.strip() for one in request.headers.get("if-none-match", "").split(",")]:
+    if tag in [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers={"ETag": tag})
     body = One(data=shown).model_dump_json()
     return Response(body, media_type="application/json", headers={"ETag": tag})

@@ -56,7 +56,9 @@ class Attempt(Model):
     duration_ms: int
     status: int | None = Field(description="Of the answer; null where none came.")
     error: str | None = Field(description="Why none came, in one word.")
-    response: str | None = Field(description="The body of the answer, its first 64 KiB; null where it is no UTF-8.")
+    response: str | None = Field(
+        description="The body of the answer, its first 64 KiB, without the values of the endpoint's own headers; null where it is no UTF-8."
+    )
     response_base64: str | None = Field(description="The same where it is no UTF-8.")
 
 

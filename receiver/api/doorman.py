@@ -6,6 +6,7 @@ Failures are throttled by address, so that keys cannot be tried; who has a live 
 from __future__ import annotations
 
 import time
+from typing import NoReturn
 
 from fastapi import Request
 
@@ -30,16 +31,14 @@ class Doorman:
         caller = None if key is None else api_keys.authenticate(self._runtime.engine, key, utcnow())
         if caller is None:
             self._refuse(request)
-        elif not caller.scopes.issuperset(needed):
-            lacking = [scope for scope in needed if scope not in caller.scopes]
+        self._count(request, caller)
+        if lacking := [scope for scope in needed if scope not in caller.scopes]:
             raise ApiError(
                 403, f"the key {caller.name!r} lacks {', '.join(lacking)}", details={"required_scopes": needed}
             )
-        assert caller is not None  # noqa: S101 - `_refuse` does not return
-        self._count(request, caller)
         return caller
 
-    def _refuse(self, request: Request) -> None:
+    def _refuse(self, request: Request) -> NoReturn:
         address = request.client.host if request.client else ""
         if wait := self._failures.wait(address, time.time()):
             raise ApiError(

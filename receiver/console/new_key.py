@@ -49,8 +49,9 @@ class NewKey(CustomView):
         caller = caller_of(request)
         if beyond := [scope for scope in scopes if scope not in caller.scopes]:
             raise HTTPException(403, f"You may not give what you do not have: {', '.join(beyond)}.")
-        now = utcnow()
-        length = _LASTS.get(lasts)
+        if lasts not in _LASTS:  # it must not come to last for ever by that
+            raise HTTPException(400, f"There is no {lasts!r} to choose.")
+        now, length = utcnow(), _LASTS[lasts]
         ends = None if length is None else now + length
         try:
             made = await to_thread(self._create, name, scopes, caller.actor, now, ends)

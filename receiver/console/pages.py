@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, PrefixLoader
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.auth import BaseAuthProvider
@@ -46,6 +48,8 @@ class Pages(BaseAdmin):
             secret_key=cast(str, list(secrets)),  # handed to itsdangerous as it is, which takes several
             timezone_config=None,
         )
+        # What cannot be read as a form is found out by a middleware, before any that answers with a page.
+        self.middlewares.insert(0, Middleware(ExceptionMiddleware, handlers={HTTPException: self._render_error}))
         self.routes = [route for route in self.routes if route.name in _THERE_ARE or route.name == "pulse"]
         self.templates.env.filters |= showing.FILTERS
 

@@ -71,17 +71,18 @@ class Door(BaseAuthProvider):
 
     async def _sign_in(self, request: Request, templates: Jinja2Templates) -> Response:
         address = request.client.host if request.client else ""
-        if wait := self._failures.blocked(address, time.time()):
+        form = await request.form()
+        name, secret = (str(form.get(field) or "") for field in ("name", "secret"))
+        # Counted before it is tried: a password takes a while, in which many more could come.
+        if wait := self._failures.wait(address, time.time()):
             answer = await self._page(request, templates, f"Too many tries. Try again in {wait} seconds.", 429)
             answer.headers["Retry-After"] = str(wait)
             return answer
-        form = await request.form()
-        name, secret = (str(form.get(field) or "") for field in ("name", "secret"))
         who = await to_thread(self._who, name, secret)
         if who is None:
-            self._failures.wait(address, time.time())
             log.info("somebody could not sign in", action="sign_in_failed", client=address, user=bool(name))
             return await self._page(request, templates, "That is not right. Check it, and try again.", 401)
+        self._failures.forgive(address, time.time())
         caller = who.caller if isinstance(who, SignedIn) else who
         log.info("somebody signed in", action="signed_in", client=address, who=caller.id)
         home = str(request.url_for("admin:index"))

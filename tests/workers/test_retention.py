@@ -11,10 +11,11 @@ from sqlalchemy import Engine, select, update
 
 from tests.workers.given import NOW, change, only, received, rows
 from tests.workers.history import ended, followed
-from workers import audit_log, database, ids, retention
+from workers import audit_log, database, idempotency, ids, retention
 from workers.app import Runtime
 from workers.audit import audit
 from workers.delivery.messages import Outgoing, publish
+from workers.idempotency import Answered, Asked
 from workers.leases import utcnow
 from workers.models import (
     Attempt,
@@ -23,6 +24,7 @@ from workers.models import (
     Endpoint,
     EventRow,
     HandlerRun,
+    IdempotencyKey,
     Message,
     Model,
     Occurrence,
@@ -161,6 +163,20 @@ def test_once_keys_have_a_time_of_their_own(
     assert prune(engine, NOW, settings).rows == counted(once_keys=5)
     with database.read(engine) as connection:
         assert sorted(connection.execute(select(OnceKey.key)).scalars()) == ["5", "6"]
+
+
+def test_the_answers_to_changes_that_were_asked_for_a_day_ago_go(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    for number, hours in enumerate((500, 26, 25, 25, 25, 23, 0)):
+        asked, at = Asked("key_1", str(number), b"r" * 32), NOW - timedelta(hours=hours)
+        idempotency.carry_out(engine, lambda _: Answered(204, b""), at, asked=asked, vault=None)
+
+    assert prunable(engine, NOW, settings)["idempotency_keys"] == 5
+    assert prune(engine, NOW, settings).rows == counted(idempotency_keys=5)
+    with database.read(engine) as connection:
+        assert sorted(connection.execute(select(IdempotencyKey.key)).scalars()) == ["5", "6"]
 
 
 def keep_key(engine: Engine, key: str, run_id: str, age: timedelta) -> None:

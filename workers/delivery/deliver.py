@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, bindparam, select, update
 from handlers.vocabulary import INTERNAL
 from workers import database, ids, leases, retry, tracing
 from workers.database import Held
-from workers.delivery import health, keys, notices
+from workers.delivery import headers, health, keys, notices
 from workers.delivery.gate import Gate
 from workers.delivery.messages import OWN
 from workers.delivery.notices import Notice, Told
@@ -190,7 +190,7 @@ def _attempt(one: Prepared, answer: Answer) -> dict[str, Any]:
         "duration_ms": answer.duration_ms,
         "status": answer.status,
         "error": answer.error,
-        "response": answer.body,
+        "response": headers.masked(answer.body, one.target.headers),
     }
 
 

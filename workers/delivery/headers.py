@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from cryptography.fernet import MultiFernet
@@ -20,6 +20,9 @@ from workers.vault import decrypt
 MAX_HEADERS = 20
 MAX_BYTES = 8 * 1024
 """Of all names and values, with the four bytes that stand around each of them."""
+
+_SHORTEST = 6
+"""Characters of a value that is looked for in answers."""
 
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token (RFC 9110, section 5.6.2)."""
@@ -78,6 +81,21 @@ def names(vault: MultiFernet, stored: bytes | None) -> list[str]:
     """Names alone, for people. Raises VaultError."""
     # Not out of the cache of what is sent, which would keep every vault that was opened to look at one.
     return [] if stored is None else list(json.loads(decrypt(vault, stored)))
+
+
+def masked(answered: bytes, headers: Sequence[tuple[str, str]]) -> bytes:
+    """What an endpoint answered, without the values that it was sent: many an error page repeats its request."""
+    if not answered:
+        return answered
+    for secret in sorted({form for _, value in headers for form in _forms(value)}, key=len, reverse=True):
+        answered = answered.replace(secret.encode(), b"********")
+    return answered
+
+
+def _forms(value: str) -> list[str]:
+    """A value, what stands behind its scheme (`Bearer …`), and both as JSON has them; not what is as short as a word."""
+    parts = (value, value.rpartition(" ")[2])
+    return [form for part in parts if len(part) >= _SHORTEST for form in (part, json.dumps(part)[1:-1])]
 
 
 @lru_cache(maxsize=4096)  # to decrypt them takes longer than to sign, and they seldom change

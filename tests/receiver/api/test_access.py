@@ -42,6 +42,16 @@ def test_a_key_without_the_scope_is_told_which_it_needs(caller_with: CallerWith)
     assert refused(answer, 403, "FORBIDDEN")["details"] == {"required_scopes": ["events:read"]}
 
 
+def test_calls_that_a_key_may_not_make_are_counted_too(serve: Serve, caller_with: CallerWith, runtime: Runtime) -> None:
+    client = serve(runtime, api_rate=2).client
+    other = Caller(client, caller_with("keys:read").key)
+
+    for _ in range(2):
+        refused(other.call("GET", "/events"), 403, "FORBIDDEN")
+
+    refused(other.call("GET", "/events"), 429, "RATE_LIMIT_EXCEEDED")
+
+
 def test_a_revoked_key_ends_at_once(caller: Caller, caller_with: CallerWith, runtime: Runtime) -> None:
     other = caller_with("events:read")
     assert other.get("/events") == []

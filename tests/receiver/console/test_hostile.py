@@ -12,7 +12,7 @@ from handlers.providers import PROVIDERS
 from tests.receiver.console.conftest import Browser
 from tests.receiver.console.world import World
 from tests.workers.given import NOW, endpoint
-from workers import database, ids, inbox
+from workers import api_keys, database, ids, inbox
 from workers.app import Runtime
 from workers.delivery import endpoints
 from workers.inbox import Arrival
@@ -142,3 +142,25 @@ def test_a_body_that_is_too_large_is_refused(browser: Browser) -> None:
     answer = browser.client.post("/console/login", data={"secret": "x" * 2_000_000})
 
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", "x"),
+        ("multipart/form-data; boundary=x", "--x\r\nnonsense"),
+        ("multipart/form-data; boundary=x", '--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 1_100),
+        ("application/x-www-form-urlencoded", "a=1&" * 1_100),
+        ("application/x-www-form-urlencoded; charset=x", "a=%ff%00"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_refused(stranger: Browser, kind: str, body: str) -> None:
+    answer = stranger.client.post("/console/login", content=body, headers={"content-type": kind})
+
+    assert answer.status_code in (400, 403), answer.text
+
+
+def test_a_key_is_not_made_for_a_time_that_nobody_can_choose(browser: Browser, engine: Engine) -> None:
+    browser.post("/keys/new", 400, name="Billing", scopes=["events:read"], lasts="7")
+
+    assert [key.name for key in api_keys.everyone(engine)] == ["Ada"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import httpx
@@ -175,3 +178,25 @@ def test_without_a_key_to_sign_cookies_with_the_console_says_what_to_set(serve: 
 
 def test_without_management_there_is_no_console(serve: Serve, runtime: Runtime) -> None:
     assert serve(runtime, management=False).client.get("/console/").status_code == 404
+
+
+def test_who_tries_many_at_once_may_not_try_more_often(stranger: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = list[str]()
+
+    def authenticate(_engine: Engine, _name: str, password: str, _now: datetime) -> None:
+        tried.append(password)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(users, "authenticate", authenticate)
+    token, url = stranger.token(), stranger.client.base_url
+
+    def guess(number: int) -> int:
+        with httpx.Client(base_url=url, cookies=stranger.client.cookies, trust_env=False, timeout=20) as client:
+            form = {"csrftoken": token, "name": "Ada", "secret": str(number)}
+            return client.post("/console/login", data=form).status_code
+
+    with ThreadPoolExecutor(2 * TRIES) as guessing:
+        answers = Counter(guessing.map(guess, range(2 * TRIES)))
+
+    assert answers == {401: TRIES, 429: TRIES}
+    assert len(tried) == TRIES

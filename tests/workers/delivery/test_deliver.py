@@ -189,6 +189,23 @@ def test_every_kind_of_answer_is_recorded_as_it_came(courier: Courier, subscribe
     assert {attempt.number: attempt.started_at - NOW for attempt in attempts} == dict(enumerate(waits, start=1))
 
 
+def test_an_answer_that_repeats_the_headers_of_the_endpoint_is_kept_without_them(
+    courier: Courier, subscriber: Subscriber
+) -> None:
+    add(
+        courier,
+        subscriber.url,
+        headers={"authorization": "Bearer gateway-t0ken", "x-key": 'a "quoted" key', "x-n": "1"},
+    )
+    subscriber.reply = answering(
+        403, rb'{"Authorization":"Bearer gateway-t0ken","k":"a \"quoted\" key","n":"1"} gateway-t0ken'
+    )
+
+    deliver(courier, publish_some(courier))
+
+    assert only(courier.engine, Attempt).response == b'{"Authorization":"********","k":"********","n":"1"} ********'
+
+
 def test_an_endpoint_that_does_not_answer_is_an_attempt_too(
     courier: Courier, subscriber: Subscriber, clock: Clock
 ) -> None:
