@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
 IMAGE ?= billhook
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Many tests wait for processes of their own, so there are half as many more at work as there are cores.
+PROCESSES = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 EXPORT := uv export --quiet --no-header --format requirements.txt --no-emit-project
 
@@ -27,7 +29,7 @@ demo: $(VENV)/ready
 	@$(BIN)/billhook demo
 
 test: $(VENV)/ready
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 storm: $(VENV)/ready
 	TEST_STORM_EVENTS=20000 $(BIN)/pytest --log-cli-level=info tests/acceptance/test_storm.py
@@ -36,7 +38,7 @@ storm: $(VENV)/ready
 		$(BIN)/pytest --log-cli-level=info tests/acceptance/test_schedules_killed.py
 
 coverage: $(VENV)/ready
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
