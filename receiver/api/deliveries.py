@@ -57,7 +57,8 @@ class Attempt(Model):
     status: int | None = Field(description="Of the answer; null where none came.")
     error: str | None = Field(description="Why none came, in one word.")
     response: str | None = Field(
-        description="The body of the answer, its first 64 KiB, without the values of the endpoint's own headers; null where it is no UTF-8."
+        description="The body of the answer, its first 64 KiB, with the values of the endpoint's own headers masked; "
+        "null where it is no UTF-8."
     )
     response_base64: str | None = Field(description="The same where it is no UTF-8.")
 

@@ -93,7 +93,7 @@ def masked(answered: bytes, headers: Sequence[tuple[str, str]]) -> bytes:
 
 
 def _forms(value: str) -> list[str]:
-    """A value, what stands behind its scheme (`Bearer …`), and both as JSON has them; not what is as short as a word."""
+    """A value, what stands behind its scheme (`Bearer …`), and both as JSON has them; nothing that is shorter."""
     parts = (value, value.rpartition(" ")[2])
     return [form for part in parts if len(part) >= _SHORTEST for form in (part, json.dumps(part)[1:-1])]
 
