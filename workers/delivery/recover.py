@@ -275,9 +275,7 @@ def _meant(span: Span, forwarded: bool) -> list[ColumnElement[bool]]:
 def _wanting(connection: Connection, endpoint_id: str, forwarded: bool) -> None:
     endpoint = _enabled(connection, endpoint_id)
     if forwarded and not endpoint.forward:
-        raise WrongState(
-            f"the endpoint {endpoint_id} gets nothing forwarded: `billhook endpoints update {endpoint_id} --forward`"
-        )
+        raise WrongState(f"the endpoint {endpoint_id} gets nothing forwarded: change it to forward first")
 
 
 def _wanted(connection: Connection, endpoint: AnyRow, message_ids: Sequence[str]) -> list[str]:
@@ -317,9 +315,7 @@ def _enabled(connection: Connection, endpoint_id: str) -> AnyRow:
     if row is None:
         raise NoEndpoint(f"there is no endpoint {endpoint_id}")
     if row.status != "enabled":
-        raise WrongState(
-            f"the endpoint {endpoint_id} is disabled and would get nothing: `billhook endpoints enable {endpoint_id}`"
-        )
+        raise WrongState(f"the endpoint {endpoint_id} is disabled and would get nothing: enable it first")
     return row
 
 

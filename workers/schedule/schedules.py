@@ -154,7 +154,7 @@ def read(connection: Connection, schedule_id: str, *, lock: bool = False, share:
         statement = statement.with_for_update(read=share)
     row = connection.execute(statement).one_or_none()
     if row is None:
-        raise ScheduleError(NOT_FOUND, f"there is no schedule {schedule_id!r}; `billhook schedules list` shows them")
+        raise ScheduleError(NOT_FOUND, f"there is no schedule {schedule_id!r}")
     return row
 
 

@@ -182,7 +182,7 @@ def delete_schedule(engine: Engine, schedule_id: str, *, actor: str, now: dateti
         if under_way:
             raise invalid_state(
                 f"its invoice for {under_way[0]} is being made, and would be forgotten: pause it, and delete it once "
-                f"`billhook schedules history {schedule_id}` shows how that ended"
+                "its history shows how that ended"
             )
         gone = connection.execute(delete(Occurrence).where(Occurrence.schedule_id == schedule_id)).rowcount
         connection.execute(delete(Schedule).where(Schedule.id == schedule_id))

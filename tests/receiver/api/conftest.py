@@ -49,6 +49,7 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     document = answer.json()
     assert document["success"] is False
     assert document["error"]["code"] == code, document
+    assert "`billhook " not in document["error"]["message"], "whoever asks has no command line"
     return dict(document["error"])
 
 
