@@ -27,6 +27,7 @@ from receiver.api import (
 from receiver.api.doorman import Doorman
 from receiver.api.edge import Edge
 from receiver.api.errors import register
+from receiver.api.gate import Gate
 from receiver.api.schema import described
 from receiver.api.services import Services
 from receiver.throttle import Throttle
@@ -55,7 +56,7 @@ def create_api(runtime: Runtime, clients: Clients) -> Edge:
         ),
         counts=Counts(),
     )
-    return Edge(application(), services, runtime.settings.max_body_bytes)
+    return Edge(Gate(application(), services), runtime.settings.max_body_bytes)
 
 
 @cache

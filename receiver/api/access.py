@@ -1,4 +1,4 @@
-"""Who may ask: a bearer key with the scopes that a request needs, so many times a minute."""
+"""Who may ask what: a bearer key with the scopes that a request needs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
+from receiver.api.errors import ApiError
+from receiver.api.gate import CALLER
 from receiver.api.services import Services
 from workers.api_keys import Caller
 from workers.app import Runtime
@@ -22,10 +24,17 @@ BEARER = HTTPBearer(
 def caller(
     request: Request,
     needed: SecurityScopes,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    _described: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
 ) -> Caller:
-    """The caller, who has the scopes that the operation needs; for `Security(caller, scopes=[…])`."""
-    return Services.of(request).doorman.admit(request, credentials.credentials if credentials else None, needed.scopes)
+    """The caller, who has the scopes that the operation needs; for `Security(caller, scopes=[…])`.
+
+    Raises ApiError 403. That there is one was seen to at the gate.
+    """
+    found: Caller = request.scope[CALLER]
+    if lacking := [scope for scope in needed.scopes if scope not in found.scopes]:
+        message = f"the key {found.name!r} lacks {', '.join(lacking)}"
+        raise ApiError(403, message, details={"required_scopes": needed.scopes})
+    return found
 
 
 def runtime(request: Request) -> Runtime:

@@ -14,16 +14,13 @@ from workers.logs import log
 HEADERS = "billhook.headers"
 """Where, in the scope, the headers are that an answer gets in any case: a dict of bytes."""
 REQUEST_ID = "billhook.request_id"
-SERVICES = "billhook.services"
-"""Where what the operations work with is."""
 
 
 class Edge:
     """An ASGI application around the API."""
 
-    def __init__(self, api: ASGIApp, services: object, max_body_bytes: int) -> None:
+    def __init__(self, api: ASGIApp, max_body_bytes: int) -> None:
         self._api = api
-        self._services = services
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,7 +29,7 @@ class Edge:
             return
         began, request_id = time.perf_counter(), ids.new("req")
         headers = {b"x-request-id": request_id.encode(), b"cache-control": b"no-store"}
-        scope[HEADERS], scope[REQUEST_ID], scope[SERVICES] = headers, request_id, self._services
+        scope[HEADERS], scope[REQUEST_ID] = headers, request_id
         status = 500
 
         async def answer(message: Message) -> None:

@@ -102,9 +102,7 @@ def register(api: FastAPI) -> None:
     @api.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers or {}) | ({"Allow": _allowed(request)} if error.status_code == 405 else {})
-        code = error.code if isinstance(error, ApiError) else CODES.get(error.status_code, "BAD_REQUEST")
-        details = error.details if isinstance(error, ApiError) else None
-        return _answer(error.status_code, code, error.detail, details, headers)
+        return refusal(error, headers)
 
     @api.exception_handler(BillhookError)
     def ours(_request: Request, error: BillhookError) -> JSONResponse:
@@ -119,21 +117,31 @@ def register(api: FastAPI) -> None:
             return _answer(503, "PROVIDER_UNAVAILABLE", str(error), details, {"Retry-After": str(wait)})
         return _answer(409, "PROVIDER_REFUSED", str(error), details)
 
-    @api.exception_handler(SQLAlchemyError)
-    def of_database(request: Request, error: SQLAlchemyError) -> JSONResponse:
-        if database.unavailable(error) or database.collided(error):
-            return _answer(503, "UNAVAILABLE", "the database does not answer; ask again", headers={"Retry-After": "5"})
-        if isinstance(error, DataError):
-            return _answer(
-                400, "VALIDATION_ERROR", "there is a value that no database can hold, such as a NUL character"
-            )
-        return unexpected(request, error)
+    api.exception_handler(SQLAlchemyError)(of_database)
+    api.exception_handler(Exception)(unexpected)
 
-    @api.exception_handler(Exception)
-    def unexpected(request: Request, error: Exception) -> JSONResponse:
-        request_id = request.scope[REQUEST_ID]
-        log.error("a request to the API failed", action="api_failed", request_id=request_id, exc_info=error)
-        return _answer(500, "INTERNAL_ERROR", f"something went wrong here; the log tells more of {request_id}")
+
+def refusal(error: HTTPException, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """What is answered to who is refused."""
+    code = error.code if isinstance(error, ApiError) else CODES.get(error.status_code, "BAD_REQUEST")
+    details = error.details if isinstance(error, ApiError) else None
+    return _answer(error.status_code, code, error.detail, details, error.headers if headers is None else headers)
+
+
+def of_database(request: Request, error: Exception) -> JSONResponse:
+    """What is answered where the database failed."""
+    if database.unavailable(error) or database.collided(error):
+        return _answer(503, "UNAVAILABLE", "the database does not answer; ask again", headers={"Retry-After": "5"})
+    if isinstance(error, DataError):
+        return _answer(400, "VALIDATION_ERROR", "there is a value that no database can hold, such as a NUL character")
+    return unexpected(request, error)
+
+
+def unexpected(request: Request, error: Exception) -> JSONResponse:
+    """What is answered where nobody thought of it."""
+    request_id = request.scope[REQUEST_ID]
+    log.error("a request to the API failed", action="api_failed", request_id=request_id, exc_info=error)
+    return _answer(500, "INTERNAL_ERROR", f"something went wrong here; the log tells more of {request_id}")
 
 
 def _allowed(request: Request) -> str:

@@ -11,10 +11,12 @@ from typing import Self, cast
 from fastapi import Request
 
 from receiver.api.doorman import Doorman
-from receiver.api.edge import SERVICES
 from workers.app import Runtime
 from workers.schedule.at_once import AtOnce
 from workers.schedule.browsing import Counts
+
+SERVICES = "billhook.services"
+"""Where, in the scope, they are."""
 
 
 @dataclass(frozen=True, slots=True)

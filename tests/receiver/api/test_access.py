@@ -36,6 +36,12 @@ def test_who_has_no_key_is_refused(edge: Edge, header: dict[str, str]) -> None:
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_the_body_of_a_stranger_is_not_read(edge: Edge) -> None:
+    for body in (b"{", b"{}", b"\xff", b'{"name": "x", "scopes": ["full"]}'):
+        headers = {"content-type": "application/json"}
+        refused(edge.client.post("/api/v1/keys", content=body, headers=headers), 401, "UNAUTHORIZED")
+
+
 def test_a_key_without_the_scope_is_told_which_it_needs(caller_with: CallerWith) -> None:
     answer = caller_with("keys:read").call("GET", "/events")
 
