@@ -43,7 +43,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id: ep_…
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    group = typer.Typer(help="The subscribers that messages are sent to.", no_args_is_help=True)
+    group = typer.Typer(help="Add and look after the subscribers that messages are sent to.", no_args_is_help=True)
     group.command("add")(add)
     group.command("list")(list_all)
     group.command("show")(show_one)
@@ -71,7 +71,10 @@ def add(
     description: Description = None,
     as_json: Json = False,
 ) -> None:
-    """Add an endpoint and print its signing secret, this once."""
+    """Add an endpoint; print its signing secret this once.
+
+    Example: billhook endpoints add https://example.com/hooks --type 'receipt.*'
+    """
     from workers.delivery import endpoints
     from workers.leases import utcnow
     from workers.vault import open_vault
@@ -124,7 +127,10 @@ def update(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change what is given, and nothing else; types, sources and headers are replaced as a whole."""
+    """Change an endpoint, only in what is given.
+
+    Types, sources and headers are replaced as a whole.
+    """
     from workers.delivery import endpoints
     from workers.leases import utcnow
     from workers.vault import open_vault
@@ -167,7 +173,10 @@ def list_all(as_json: Json = False) -> None:
 
 
 def show_one(endpoint_id: Id, as_json: Json = False) -> None:
-    """Show an endpoint: what it wants, how it is, its public keys and the names of its headers."""
+    """Show an endpoint: what it wants, and how it is.
+
+    Of its secrets the public keys are shown, and of its headers the names.
+    """
     from workers.delivery import endpoints
     from workers.leases import utcnow
     from workers.vault import open_vault
@@ -198,7 +207,10 @@ def disable(
     endpoint_id: Id,
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "somebody disabled it",
 ) -> None:
-    """Send nothing more to an endpoint; what waits for it is cancelled."""
+    """Send nothing more to an endpoint.
+
+    What waits for it is cancelled.
+    """
     from workers.delivery import endpoints
     from workers.leases import utcnow
 
@@ -212,7 +224,7 @@ def rotate(
     overlap: Annotated[str, typer.Option(help="How long the old secret signs too: 0 to 7d.")] = "24h",
     as_json: Json = False,
 ) -> None:
-    """Give an endpoint a new signing secret, and print it, this once."""
+    """Give an endpoint a new signing secret; print it this once."""
     from workers.delivery import endpoints, keys
     from workers.leases import utcnow
     from workers.vault import open_vault
@@ -231,7 +243,7 @@ def rotate(
 
 
 def send_test(endpoint_id: Id, as_json: Json = False) -> None:
-    """Send a billhook.test message to one endpoint, the way that every message goes."""
+    """Send a billhook.test message to an endpoint, as any other goes."""
     from workers.delivery import endpoints
     from workers.leases import utcnow
 

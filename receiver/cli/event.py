@@ -33,7 +33,10 @@ def event(
     body: Annotated[bool, typer.Option("--body", help="Write only the body, byte for byte as it was signed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show one event: its body, its runs with their errors and steps, and what they sent."""
+    """Show all about one event: body, runs, errors, steps, messages.
+
+    Example: billhook event evt_01M802JFQ4BKP1Z2J476R6XRE8
+    """
     from workers.dossier import dossier
 
     if not event_id.strip():

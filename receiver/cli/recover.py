@@ -33,7 +33,12 @@ def recover(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send again what failed at an endpoint: exhausted, refused and cancelled deliveries."""
+    """Send again what failed at an endpoint.
+
+    That is what was exhausted, refused or cancelled.
+
+    Example: billhook endpoints recover ep_… --since 2d --dry-run
+    """
     from workers.delivery import recover as recovering
     from workers.leases import utcnow
 
@@ -64,7 +69,12 @@ def missing(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send what an endpoint wants and never got: published before it was added, or while it was disabled."""
+    """Send what an endpoint wants and never got.
+
+    That is what was published before it was added, or while it was disabled.
+
+    Example: billhook endpoints missing ep_… --since 2d --dry-run
+    """
     from workers.delivery import recover as recovering
     from workers.leases import utcnow
 
