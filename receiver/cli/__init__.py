@@ -33,6 +33,7 @@ from receiver.cli import (
     users,
 )
 from receiver.cli.output import INTERRUPTED, Commands, Failure, written
+from receiver.cli.panels import arrange
 from receiver.cli.remote import place
 from workers import faults
 
@@ -40,7 +41,8 @@ app = typer.Typer(
     name="billhook",
     cls=Commands,
     help="Receives signed invoice webhooks, stores each exactly once, runs your handlers, sends signed webhooks on.",
-    epilog=place.OVER_THE_API,
+    epilog="`billhook init` begins a project; `billhook doctor` says what is wrong; COMMAND --help tells more of each. "
+    + place.OVER_THE_API,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -70,13 +72,14 @@ for module in (
     listen,
 ):
     module.add_to(app)
+arrange(app)
 
 
 def main() -> None:
     """Run a command; whatever goes wrong is one line on stderr and an exit status."""
     _open_streams()
     try:
-        app()
+        app(prog_name="billhook")  # also where it is run as a module
     except SystemExit as end:  # how every command ends
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except (KeyboardInterrupt, typer.Abort):

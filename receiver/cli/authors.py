@@ -50,7 +50,12 @@ def run_handler(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a handler on a documented sample, with no server and no database, and show what it does."""
+    """Run a handler on a documented sample, and show what it does.
+
+    No server and no database is needed.
+
+    Example: billhook run-handler receipts.py --event invoice.paid --data '{"total": "1.00"}'
+    """
     from handlers.testing import Store, run
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():

@@ -55,7 +55,7 @@ def test_a_start_that_is_repeated_sends_nothing_twice() -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Register this command."""
-    new = typer.Typer(help="Files to begin with.", no_args_is_help=True)
+    new = typer.Typer(help="Write a file to begin with.", no_args_is_help=True)
     new.callback()(lambda: None)  # else its only command would stand for all of it
     new.command("handler")(new_handler)
     app.add_typer(new, name="new")
@@ -66,7 +66,12 @@ def new_handler(
     event_type: Annotated[str, typer.Option("--event", help="What it listens to.")] = "invoice.paid",
     folder: Annotated[Path, typer.Option(help="Where the files are put.")] = Path(),
 ) -> None:
-    """Write a handler and its test, which passes: NAME.py and test_NAME.py."""
+    """Write a handler and its test, which passes.
+
+    They are NAME.py and test_NAME.py.
+
+    Example: billhook new handler receipts --event invoice.paid
+    """
     _check_name(name)
     module, test = folder / f"{name}.py", folder / f"test_{name}.py"
     refuse_to_overwrite((module, test), "choose another name")

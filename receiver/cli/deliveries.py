@@ -11,7 +11,7 @@ import typer
 
 from receiver.bodies import escaped
 from receiver.cli.actor import actor
-from receiver.cli.options import WHEN, moment
+from receiver.cli.options import WHEN, moment, one_of
 from receiver.cli.output import CommandError, WrongUse, many, show
 from receiver.cli.records import Json, open_database, rung_for
 from receiver.cli.recover import deliveries
@@ -30,7 +30,7 @@ _EXCERPT = 300
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    group = typer.Typer(help="Messages on their way to endpoints.", no_args_is_help=True)
+    group = typer.Typer(help="List, show and retry what is on its way to endpoints.", no_args_is_help=True)
     group.command("list")(list_some)
     group.command("show")(show_one)
     group.command("retry")(retry)
@@ -41,14 +41,19 @@ def list_some(
     endpoint: Annotated[str | None, typer.Option(help="Only to this endpoint: ep_…")] = None,
     status: Annotated[
         list[str] | None,
-        typer.Option(help="waiting, running, succeeded, exhausted, refused or cancelled; once for each."),
+        one_of("waiting", "running", "succeeded", "exhausted", "refused", "cancelled", after="; once for each."),
     ] = None,
     message: Annotated[str | None, typer.Option(help="Only of this message: msg_…")] = None,
     since: Annotated[str | None, typer.Option(help=f"Made at or after: {WHEN}.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List the newest deliveries; `billhook deliveries show ID` tells how one went."""
+    """List the newest deliveries.
+
+    `billhook deliveries show ID` tells how one went.
+
+    Example: billhook deliveries list --status exhausted --since 1d
+    """
     from workers.delivery.deliveries import STATUSES, Wanted, newest
     from workers.leases import utcnow
 
@@ -69,7 +74,7 @@ def show_one(
     delivery_id: Annotated[str, typer.Argument(metavar="ID", help="The delivery's id: dlv_…")],
     as_json: Json = False,
 ) -> None:
-    """Show one delivery: what it sends and where to, and how each attempt went."""
+    """Show one delivery: what, where to, and how each attempt went."""
     found = _found(delivery_id)
     if as_json:
         print(json.dumps(_object(found)))
@@ -85,7 +90,10 @@ def retry(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send deliveries now: those that ended, with all of their schedule before them, and those that wait."""
+    """Send deliveries now, those that ended and those that wait.
+
+    What ended has all of its schedule before it again.
+    """
     retried, rung = _retried(delivery_ids, succeeded)
     if as_json:
         print(json.dumps({"due": list(retried.due), "under_way": list(retried.under_way), "rung": rung}))

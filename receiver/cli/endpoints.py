@@ -45,7 +45,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id: ep_…
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    group = typer.Typer(help="The subscribers that messages are sent to.", no_args_is_help=True)
+    group = typer.Typer(help="Add and look after the subscribers that messages are sent to.", no_args_is_help=True)
     group.command("add")(add)
     group.command("list")(list_all)
     group.command("show")(show_one)
@@ -73,7 +73,10 @@ def add(
     description: Description = None,
     as_json: Json = False,
 ) -> None:
-    """Add an endpoint and print its signing secret, this once."""
+    """Add an endpoint; print its signing secret this once.
+
+    Example: billhook endpoints add https://example.com/hooks --type 'receipt.*'
+    """
     from workers.delivery.endpoints import EndpointSpec
 
     wanted = wishes(
@@ -121,7 +124,10 @@ def update(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change what is given, and nothing else; types, sources and headers are replaced as a whole."""
+    """Change an endpoint, only in what is given.
+
+    Types, sources and headers are replaced as a whole.
+    """
     changes = wishes(
         url=url,
         types=types,
@@ -162,7 +168,10 @@ def list_all(as_json: Json = False) -> None:
 
 
 def show_one(endpoint_id: Id, as_json: Json = False) -> None:
-    """Show an endpoint: what it wants, how it is, its public keys and the names of its headers."""
+    """Show an endpoint: what it wants, and how it is.
+
+    Of its secrets the public keys are shown, and of its headers the names.
+    """
     if (api := elsewhere()) is not None:
         found, rate, concurrency = remote.shown(api, endpoint_id)
     else:
@@ -200,7 +209,10 @@ def disable(
     endpoint_id: Id,
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "somebody disabled it",
 ) -> None:
-    """Send nothing more to an endpoint; what waits for it is cancelled."""
+    """Send nothing more to an endpoint.
+
+    What waits for it is cancelled.
+    """
     if (api := elsewhere()) is not None:
         changed = remote.disable(api, endpoint_id, reason)
     else:
@@ -217,7 +229,7 @@ def rotate(
     overlap: Annotated[str, typer.Option(help="How long the old secret signs too: 0 to 7d.")] = "24h",
     as_json: Json = False,
 ) -> None:
-    """Give an endpoint a new signing secret, and print it, this once."""
+    """Give an endpoint a new signing secret; print it this once."""
     from workers.delivery import keys
 
     length = timedelta(seconds=seconds("--overlap", overlap))
@@ -242,7 +254,7 @@ def rotate(
 
 
 def send_test(endpoint_id: Id, as_json: Json = False) -> None:
-    """Send a billhook.test message to one endpoint, the way that every message goes."""
+    """Send a billhook.test message to an endpoint, as any other goes."""
     rung: bool | None = None  # an API tells the workers, and does not say how that went
     if (api := elsewhere()) is not None:
         delivery_id = remote.send_test(api, endpoint_id)

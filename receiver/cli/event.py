@@ -35,7 +35,10 @@ def event(
     body: Annotated[bool, typer.Option("--body", help="Write only the body, byte for byte as it was signed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show one event: its body, its runs with their errors and steps, and what they sent."""
+    """Show all about one event: body, runs, errors, steps, messages.
+
+    Example: billhook event evt_01M802JFQ4BKP1Z2J476R6XRE8
+    """
     if not event_id.strip():
         raise WrongUse("ID: the id of an event is missing; `billhook events` lists the newest")
     found = _found(event_id)

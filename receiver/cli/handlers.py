@@ -35,7 +35,10 @@ def list_handlers(
     source: Annotated[str | None, typer.Option(help="Only who gets events of this source.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List who listens to what: each handler, its event types and options, and where it stands."""
+    """List who listens to what, how, and where it stands.
+
+    Example: billhook handlers --event invoice.paid
+    """
     from handlers.registry import REGISTRY
 
     configured = settings.load()
@@ -56,7 +59,12 @@ def check(
         list[str] | None, typer.Argument(help="Files or modules; default: what BILLHOOK_HANDLERS names.")
     ] = None,
 ) -> None:
-    """Check settings and handlers without starting anything; exit 1 with one line for each error."""
+    """Check settings and handlers without starting anything.
+
+    Each error is one line with its file and line number, and the exit status is 1.
+
+    Example: billhook check receipts.py
+    """
     from handlers.registry import REGISTRY
 
     configured = settings.load()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.beginnings import handler_files, refuse_to_overwrite, write
+from receiver.cli.options import one_of
 from receiver.cli.output import WrongUse
 from receiver.cli.records import Json
 
@@ -152,10 +153,15 @@ def init(
     folder: Annotated[
         Path, typer.Argument(metavar="[FOLDER]", help="Where the files are put; default: here.")
     ] = Path(),
-    provider: Annotated[str, typer.Option(help="Who sends: hisab, hibr or standard.")] = "hisab",
+    provider: Annotated[
+        str,
+        one_of("hisab", "hibr", "standard", before="Who sends: "),
+    ] = "hisab",
     as_json: Json = False,
 ) -> None:
-    """Begin a project: settings, a handler with its test, and how it all runs. Nothing that is there is overwritten.
+    """Begin a project: settings, a handler, its test, containers.
+
+    It runs at once. Nothing that is there is overwritten.
 
     Example: billhook init shop && cd shop && billhook up --reload
     """

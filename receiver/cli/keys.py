@@ -29,7 +29,7 @@ _AHEAD = re.compile(r"([1-9][0-9]{0,4})([dh])")
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    group = typer.Typer(help="API keys, for /api/v1 and the console.", no_args_is_help=True)
+    group = typer.Typer(help="Make, list and end API keys, for /api/v1 and the console.", no_args_is_help=True)
     group.command("create")(create)
     group.command("list")(list_all)
     group.command("revoke")(revoke)
@@ -42,7 +42,10 @@ def create(
     expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h, or a date. Default: never.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make an API key and print it, this once."""
+    """Make an API key; print it this once.
+
+    Example: billhook keys create --name ci --scope events:read --expires 90d
+    """
     from workers import api_keys
     from workers.leases import utcnow
 
@@ -66,7 +69,10 @@ def create(
 
 
 def list_all(as_json: Json = False) -> None:
-    """List the API keys, newest first; never the keys themselves."""
+    """List the API keys, newest first.
+
+    The keys themselves are never shown.
+    """
     if (api := elsewhere()) is not None:
         rows = remote.everyone(api)
     else:
@@ -82,7 +88,10 @@ def revoke(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """End an API key at once, and for good; whoever signed in with it is signed out."""
+    """End an API key at once, and for good.
+
+    Whoever signed in with it is signed out.
+    """
     refuse_to_ask(yes, instead="")
     if (api := elsewhere()) is not None:
         ask(f"Revoke {key_id} ({remote.get(api, key_id).name})?", yes)

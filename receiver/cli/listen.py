@@ -69,7 +69,10 @@ def listen(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Receive deliveries here, verify them and show them: an endpoint to build against."""
+    """Be an endpoint to build against: verify and show deliveries.
+
+    Example: billhook listen 8802 --secret whsec_…
+    """
     from receiver import listen as sink
     from receiver import server
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import typer
 
 from handlers.checks import nearest
 from receiver.cli.output import WrongUse
@@ -12,6 +15,16 @@ from receiver.cli.output import WrongUse
 WHEN = "a date, a time such as 2026-06-05T14:00Z, or how long ago: 7d, 12h, 30m"
 _AGO = re.compile(r"([0-9]+)([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+
+
+def one_of(*values: str, before: str = "", after: str = ".") -> Any:
+    """An option that has one of these values: its help names them, and a shell completes them."""
+    named = f"{', '.join(values[:-1])} or {values[-1]}"
+
+    def completions(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return typer.Option(help=f"{before}{named}{after}", autocompletion=completions)
 
 
 def moment(option: str, text: str, now: datetime) -> datetime:

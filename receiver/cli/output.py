@@ -15,10 +15,10 @@ from typing import Any, NoReturn, Self
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperGroup
 
 from handlers.errors import BillhookError
 from receiver.bodies import escaped
+from receiver.cli.panels import Ordered
 from workers.embedded import EmbeddedError
 from workers.settings import SettingsError
 
@@ -117,7 +117,7 @@ def _drop_the_rest() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Commands(TyperGroup):
+class Commands(Ordered):
     """All commands, for which a reader that has gone is no error, whatever they print."""
 
     def invoke(self, ctx: Any) -> Any:

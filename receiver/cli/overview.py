@@ -41,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def sources(as_json: Json = False) -> None:
-    """List who sends: each source, how it does, and its events of the last 24 hours."""
+    """List who sends, how it does, and its events of the day."""
     from workers.leases import utcnow
 
     if (api := elsewhere()) is not None:
@@ -64,7 +64,10 @@ def runs(
     limit: Limit = 20,
     as_json: Json = False,
 ) -> None:
-    """List the newest runs; `billhook event ID` shows their errors."""
+    """List the newest runs of handlers.
+
+    `billhook event ID` shows their errors.
+    """
     from workers import browsing
 
     if status is not None and status not in _STATUSES:
@@ -79,7 +82,7 @@ def runs(
 
 
 def stats(as_json: Json = False) -> None:
-    """Tell what waits and since when, what is dead, and what was received in the last hour and day."""
+    """Tell what waits and since when, what is dead, what came in."""
     found = _now() if (api := elsewhere()) is None else remote.now(api)
     if as_json:
         show([found], (), as_json=True, empty="")
@@ -94,7 +97,10 @@ def audit_log(
     limit: Limit = 20,
     as_json: Json = False,
 ) -> None:
-    """List what people had done by the command line, the API and the console."""
+    """List what people had done, and who they were.
+
+    By the command line, the API and the console.
+    """
     begins = _moment(since)
     if (api := elsewhere()) is not None:
         rows = remote.audit_log(api, actor=actor, action=action, since=begins, limit=limit)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from receiver.cli.options import one_of
 from receiver.cli.output import CommandError, WrongUse, many
 from workers import settings
 from workers.settings import Settings
@@ -82,12 +83,16 @@ Reload = Annotated[
 
 def work(
     queues: Annotated[
-        str, typer.Option(help="Which queues to work on: events, deliveries, schedules.")
+        str,
+        one_of("events", "deliveries", "schedules", before="Which queues to work on, with commas: "),
     ] = "events,deliveries,schedules",
     reload: Reload = False,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Run handlers, deliver messages, generate invoices."""
+    """Run handlers, deliver messages, generate invoices.
+
+    Example: billhook work --queues events,deliveries
+    """
     _stoppable()
     from receiver.cli import reload as reloading
 
@@ -129,7 +134,10 @@ def _chosen(queues: str) -> list[str]:
 
 
 def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
-    """Tick: look for what is due every second. Two of them are harmless."""
+    """Look for what is due, every second.
+
+    Run one; two of them are harmless.
+    """
     _stoppable()
     from workers import observing
     from workers.beat import service
@@ -153,7 +161,10 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
 
 
 def up(reload: Reload = False) -> None:
-    """Run serve, work and beat together in this terminal, until Ctrl-C."""
+    """Run serve, work and beat together, until Ctrl-C.
+
+    Example: billhook up --reload
+    """
     from workers import database
 
     configured = settings.load()
@@ -182,7 +193,10 @@ def up(reload: Reload = False) -> None:
 def alive(
     within: Annotated[float, typer.Option(min=1, help="Seconds in which it must have done something.")] = 60.0,
 ) -> None:
-    """Tell whether the worker or beat of this machine does its work; exit 1 if not, for probes."""
+    """Tell whether the worker or beat of this machine does its work.
+
+    For probes: the exit status is 1 if not.
+    """
     from workers.alive import silent_for
 
     silences = {name: silent_for(name) for name in ("work", "beat")}
@@ -196,7 +210,10 @@ def alive(
 
 
 def migrate() -> None:
-    """Bring the database's schema to this version's; safe to run again."""
+    """Bring the database's schema to this version's.
+
+    Safe to run again, and from several machines at once.
+    """
     # Not 0: what waits for a migration to have succeeded must not take one that was stopped for that.
     _stoppable(128 + signal.SIGTERM)
     from workers import database, logs

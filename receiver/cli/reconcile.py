@@ -41,7 +41,10 @@ def reconcile(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what was missed, and take in nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find changes at the provider of which no event came, and take them in."""
+    """Take in what a provider never delivered, by asking its API.
+
+    Example: billhook reconcile --source shop --since 7d --dry-run
+    """
     from handlers.errors import ProviderError
     from workers import reconcile as comparing
     from workers.leases import utcnow

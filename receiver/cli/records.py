@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from receiver.cli.asking import at_work
+from receiver.cli.options import one_of
 from receiver.cli.output import WrongUse, show
 from receiver.cli.remote import events as remote
 from receiver.cli.remote.place import elsewhere, refuse_elsewhere
@@ -62,12 +64,20 @@ def quiet(configured: Settings) -> None:
 
 
 def events(
-    status: Annotated[str | None, typer.Option(help="waiting, processed, ignored or dead.")] = None,
+    status: Annotated[
+        str | None,
+        one_of("waiting", "processed", "ignored", "dead"),
+    ] = None,
     event_type: Annotated[str | None, typer.Option("--type", help="Such as invoice.paid, invoice.* or *.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List the newest events; `billhook event ID` shows all about one, its errors too."""
+    """List the newest events.
+
+    `billhook event ID` shows all about one, its errors too.
+
+    Example: billhook events --status dead
+    """
     from workers import browsing
     from workers.audit import STATUSES
     from workers.selection import Selection
@@ -84,11 +94,15 @@ def events(
 
 
 def audit(as_json: Json = False) -> None:
-    """Prove that nothing is lost; exit 1 with the ids where something is."""
+    """Prove that nothing is lost.
+
+    Where something is, its ids are named and the exit status is 1.
+    """
     from workers.audit import audit as check
 
     _, engine = open_database()
-    balance = check(engine)
+    with at_work("counting, and looking for what is lost"):
+        balance = check(engine)
     if as_json:
         counts = {name: getattr(balance, name) for name in ("received", "processed", "ignored", "dead", "waiting")}
         faults = [{"rule": fault.rule, "ids": fault.ids} for fault in balance.faults]

@@ -36,7 +36,12 @@ def recover(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send again what failed at an endpoint: exhausted, refused and cancelled deliveries."""
+    """Send again what failed at an endpoint.
+
+    That is what was exhausted, refused or cancelled.
+
+    Example: billhook endpoints recover ep_… --since 2d --dry-run
+    """
     span = _span(since, until)
     refuse_to_ask(dry_run or yes)
     counted = _failed(endpoint_id, span)
@@ -62,7 +67,12 @@ def missing(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send what an endpoint wants and never got: published before it was added, or while it was disabled."""
+    """Send what an endpoint wants and never got.
+
+    That is what was published before it was added, or while it was disabled.
+
+    Example: billhook endpoints missing ep_… --since 2d --dry-run
+    """
     span = _span(since, until)
     refuse_to_ask(dry_run or yes)
     counted = _missing(endpoint_id, span, forwarded)

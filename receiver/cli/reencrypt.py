@@ -26,9 +26,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def reencrypt(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Encrypt endpoints' secrets, headers and certificates under the first key, so that older keys can be removed.
+    """Bring what is encrypted under the first of the keys.
 
-    Exits with 1 where none of the keys opens one of them. Safe to run again, and while everything runs.
+    That is endpoints' secrets, headers and certificates; the older keys can then be removed. Exits with 1 where none of
+    the keys opens one of them. Safe to run again, and while everything runs.
     """
     from workers.delivery import reencryption
     from workers.leases import utcnow

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from receiver.cli.actor import actor
-from receiver.cli.asking import Counted, DryRun, Yes, ask, progress, refuse_to_ask
+from receiver.cli.asking import Counted, DryRun, Yes, ask, at_work, progress, refuse_to_ask
 from receiver.cli.handlers import load
+from receiver.cli.options import one_of
 from receiver.cli.output import CommandError, WrongUse, many
 from receiver.cli.records import Json, open_database
 from receiver.cli.remote import events as remote
@@ -47,7 +48,8 @@ def replay(
     since: Since = None,
     until: Until = None,
     status: Annotated[
-        str | None, typer.Option(help="dead (then only dead runs), processed or ignored; default: any.")
+        str | None,
+        one_of("dead", "processed", "ignored", after="; default: any. Of dead events only dead runs."),
     ] = None,
     handler: Annotated[
         str | None, typer.Option(help="Only its runs; events it wants and never had get one, too.")
@@ -60,10 +62,12 @@ def replay(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Run handlers again on events that have ended: dead ones, or any others.
+    """Run handlers again on events that have ended, dead or not.
 
     A dead run goes on behind the last step it completed, a succeeded one runs
     anew. What `once` guards is not repeated; what was emitted is not sent twice.
+
+    Example: billhook replay --status dead --handler receipts.send_receipt
     """
     from workers.leases import utcnow
 
@@ -100,7 +104,12 @@ def acknowledge(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Say that dead events were seen: they are then deleted with their retention time like others."""
+    """Say that dead events were seen, so that they may go.
+
+    They are then deleted with their retention time like others.
+
+    Example: billhook acknowledge --source shop --until 7d
+    """
     meant = selection(event, event_type, source, since, until, None)
     if not meant:
         raise WrongUse("say which events: --event, --type, --source, --since or --until")
@@ -120,7 +129,10 @@ def acknowledge(
 
 
 def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Delete now what is beyond its retention time; the workers do it every hour."""
+    """Delete now what is beyond its retention time.
+
+    The workers do it every hour.
+    """
     from workers import retention
     from workers.leases import utcnow
 
@@ -128,7 +140,8 @@ def prune(dry_run: DryRun = False, as_json: Json = False) -> None:
     if dry_run:
         rows = retention.prunable(engine, utcnow(), configured)
     else:
-        gone = retention.prune(engine, utcnow(), configured).rows
+        with at_work("deleting"):
+            gone = retention.prune(engine, utcnow(), configured).rows
         rows = Counter({table: gone[table] for table in _TABLES})
     named = {table.removeprefix("handler_"): count for table, count in rows.items()}
     told = ", ".join(_of_table(count, table) for table, count in named.items() if count) or "nothing"

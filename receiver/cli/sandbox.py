@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from handlers.providers import PROVIDERS, Provider
+from receiver.cli.options import one_of
 from receiver.cli.output import CommandError
 from receiver.cli.processes import listen
 from workers import settings
@@ -25,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def sandbox(
-    provider: Annotated[str, typer.Option(help=f"One of {', '.join(WITH_SANDBOX)}.")] = "hisab",
+    provider: Annotated[str, one_of(*WITH_SANDBOX)] = "hisab",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens on 127.0.0.1; 0: a free one.")] = 8801,
     source: Annotated[
         str | None,
@@ -43,7 +44,10 @@ def sandbox(
         list[str] | None, typer.Option(help="Let something go wrong: KIND=RATE, such as duplicate=0.1. Repeatable.")
     ] = None,
 ) -> None:
-    """Serve a fake of a provider's API, which sends the provider's own signed webhooks."""
+    """Serve a fake of a provider's API, which sends signed webhooks.
+
+    Example: billhook sandbox --provider hisab --fault duplicate=0.1
+    """
     chosen = PROVIDERS.get(provider)
     if chosen is None or chosen.sandbox is None:
         raise CommandError(f"--provider: {provider!r} has no sandbox; there is {', '.join(WITH_SANDBOX)}")

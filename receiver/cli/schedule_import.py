@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from receiver.cli.actor import actor
-from receiver.cli.asking import DryRun, Yes, ask, progress, refuse_to_ask
+from receiver.cli.asking import DryRun, Yes, ask, at_work, progress, refuse_to_ask
 from receiver.cli.options import no_source
 from receiver.cli.output import CommandError, WrongUse, many, show
 from receiver.cli.records import Json, open_database
@@ -36,7 +36,9 @@ def import_file(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Add the schedules of a CSV file, all or none; those with a known external_id are left alone.
+    """Add the schedules of a CSV file, all or none.
+
+    Those with a known external_id are left alone.
 
     Columns are the fields of a schedule (source, customer_id, frequency,
     start_date, …) and of an item (description, quantity, unit_price,
@@ -55,7 +57,8 @@ def import_file(
     configured, engine = open_database()
     try:
         lines = importing.read_csv(text)
-        done = importing.import_all(engine, configured, lines, actor=actor(), now=utcnow(), dry_run=dry_run)
+        with at_work("adding"):
+            done = importing.import_all(engine, configured, lines, actor=actor(), now=utcnow(), dry_run=dry_run)
     except ScheduleError as error:
         if error.code != VALIDATION_ERROR:
             raise CommandError(f"nothing was imported: {error.code}: {error}") from None
@@ -81,9 +84,10 @@ def take_over(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Take over the recurring invoices that a provider keeps: paused there, and gone on with here.
+    """Take over the recurring invoices that a provider keeps.
 
-    No due date is billed by both, and none by neither; if it ends early, do it again.
+    They are paused there, and gone on with here. No due date is billed by both, and none by neither; if it ends early,
+    do it again.
     """
     from handlers.errors import ProviderError
     from workers.leases import utcnow

@@ -11,6 +11,7 @@ import typer
 from receiver.cli import schedule_import
 from receiver.cli.actor import actor
 from receiver.cli.asking import Yes, ask, refuse_to_ask
+from receiver.cli.options import one_of
 from receiver.cli.output import WrongUse, many, show
 from receiver.cli.records import Json, open_database
 from receiver.cli.remote import schedules as remote
@@ -59,7 +60,7 @@ Frequency = Annotated[str, typer.Option(help="weekly, biweekly, monthly, quarter
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    group = typer.Typer(help="Recurring invoices.", no_args_is_help=True)
+    group = typer.Typer(help="Add and look after recurring invoices.", no_args_is_help=True)
     for name, command in (
         ("add", add), ("list", list_all), ("show", show_one), ("update", update), ("pause", pause),
         ("resume", resume), ("cancel", cancel), ("delete", delete), ("generate", generate), ("retry", retry),
@@ -91,7 +92,12 @@ def add(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Add a recurring invoice. A start in the past only anchors the rhythm."""
+    """Add a recurring invoice.
+
+    A start in the past only anchors the rhythm.
+
+    Example: billhook schedules add --source shop --customer cus_2b81fe --frequency monthly --item 'Care; 1; 10400; 20'
+    """
     fields = written(
         items=item, options=options, start=start, name=name, interval_count=interval_count, day_of_month=day_of_month,
         day_of_week=day_of_week, end=end, max_occurrences=max_occurrences, auto_finalize=auto_finalize,
@@ -117,7 +123,10 @@ def add(
 
 def list_all(
     source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
-    status: Annotated[str | None, typer.Option(help="active, paused, completed or cancelled.")] = None,
+    status: Annotated[
+        str | None,
+        one_of("active", "paused", "completed", "cancelled"),
+    ] = None,
     customer: Annotated[str | None, typer.Option(help="Only of this customer.")] = None,
     frequency: Annotated[str | None, typer.Option(help="Only these: weekly, monthly, …")] = None,
     search: Annotated[str | None, typer.Option(help="What stands in name, customer or id.")] = None,
@@ -140,7 +149,7 @@ def list_all(
 
 
 def show_one(schedule_id: Id, as_json: Json = False) -> None:
-    """Show all about one schedule, and what became of its latest due dates."""
+    """Show one schedule, and what became of its latest due dates."""
     if (api := elsewhere()) is not None:
         shown, entries = remote.get(api, schedule_id)
     else:
@@ -174,7 +183,7 @@ def update(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Change an active or paused schedule, only in what is given; `--item` replaces all items."""
+    """Change an active or paused schedule; `--item` replaces all items."""
     changes = written(
         items=item, options=options, name=name, interval_count=interval_count, day_of_month=day_of_month,
         day_of_week=day_of_week, end=end, max_occurrences=max_occurrences, auto_finalize=auto_finalize,
@@ -216,7 +225,7 @@ def pause(schedule_id: Id, as_json: Json = False) -> None:
 
 
 def resume(schedule_id: Id, next_run_date: NextRunDate = None, as_json: Json = False) -> None:
-    """Go on with a paused schedule; what was missed is made up for as its catch-up says."""
+    """Go on with a paused schedule; its catch-up says from where."""
     if (api := elsewhere()) is not None:
         say(remote.do(api, "resume", schedule_id, next_run_date=day(next_run_date)), as_json=as_json)
         return
@@ -270,7 +279,10 @@ def delete(schedule_id: Id, yes: Yes = False) -> None:
 
 
 def retry(schedule_id: Id, due: Due = None, as_json: Json = False) -> None:
-    """Try again what failed, as the schedule is now, and at once what was postponed; no invoice is made twice."""
+    """Try again what failed, and at once what was postponed.
+
+    It is done as the schedule is now, and no invoice is made twice.
+    """
     dates = [moment.date() for moment in due] if due else None
     if (api := elsewhere()) is not None:
         count = remote.retry(api, schedule_id, dates)
@@ -289,7 +301,10 @@ def history(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List what became of its due dates: success, failed or skipped; waiting, running or held before."""
+    """List what became of the due dates of a schedule.
+
+    They end as success, failed or skipped, and before are waiting, running or held.
+    """
     if (api := elsewhere()) is not None:
         entries = remote.history(api, schedule_id, limit=limit)
     else:
@@ -306,7 +321,7 @@ def preview(
     following: Annotated[int, typer.Option("--next", min=1, max=10_000, help="How many due dates.")] = SHOWN_FIRST,
     as_json: Json = False,
 ) -> None:
-    """List the due dates to come, and what their invoices will come to."""
+    """List due dates to come, and what their invoices will come to."""
     if (api := elsewhere()) is not None:
         shown, _ = remote.get(api, schedule_id)
         coming, status = remote.preview(api, schedule_id, following), shown["status"]

@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from receiver.bodies import escaped
-from receiver.cli.options import WHEN, moment, no_source
+from receiver.cli.options import WHEN, moment, no_source, one_of
 from receiver.cli.output import Failure, WrongUse, console, many
 from receiver.cli.records import Json, open_database
 
@@ -47,14 +47,18 @@ def tail(
     event_type: Annotated[str | None, typer.Option("--type", help="Such as invoice.paid, invoice.* or *.")] = None,
     source: Annotated[str | None, typer.Option(help="Only what comes of this source.")] = None,
     status: Annotated[
-        list[str] | None, typer.Option(help=f"Only lines that say this: {', '.join(_COLOURS)}; once for each.")
+        list[str] | None,
+        one_of(*_COLOURS, before="Only lines that say ", after="; once for each."),
     ] = None,
     since: Annotated[str | None, typer.Option(help=f"Begin with what was received then: {WHEN}.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show events as they come and end, runs that fail and attempts at endpoints, until Ctrl-C.
+    """Show what happens, as it happens, until Ctrl-C.
 
-    It asks the database alone, twice a second, and changes nothing.
+    That is events as they come and end, starts that fail, and attempts at endpoints. The database alone is asked, twice
+    a second, and nothing is changed.
+
+    Example: billhook tail --type 'invoice.*' --since 1h
     """
     from handlers.registry import matches, valid_pattern
     from workers.leases import utcnow

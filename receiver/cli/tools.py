@@ -26,7 +26,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show_settings(as_json: Json = False) -> None:
-    """List every option: its value (secrets masked), default, help, and where the value came from."""
+    """List every option, its value, and where that came from.
+
+    Secrets are masked.
+    """
     rows = [
         {
             "option": option.variable,
@@ -49,7 +52,12 @@ def send(
     times: Annotated[int, typer.Option(min=1, help="Post the very same delivery so often.")] = 1,
     forged: Annotated[bool, typer.Option("--forged", help="Sign with a wrong secret.")] = False,
 ) -> None:
-    """Sign the provider's documented sample of an event, as new, and post it to the receiver."""
+    """Post a signed sample of an event to the receiver.
+
+    It is the one that the provider documents, made new, so that it is another event each time.
+
+    Example: billhook send invoice.paid --source shop
+    """
     import httpx
 
     configured = settings.load()
@@ -105,7 +113,7 @@ def _source(configured: settings.Settings, name: str | None) -> tuple[str, Sourc
 
 
 def demo() -> None:
-    """Run everything here on sample deliveries, show what happens, and check it."""
+    """Run everything here on sample deliveries, and check it."""
     try:
         from receiver.demo import story
     except ImportError as error:

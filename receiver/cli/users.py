@@ -21,7 +21,7 @@ _COLUMNS = ("name", "scopes", "created_at", "created_by", "disabled_at", "last_s
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    group = typer.Typer(help="People who sign in to the console.", no_args_is_help=True)
+    group = typer.Typer(help="Add and look after people who sign in to the console.", no_args_is_help=True)
     group.command("add")(add)
     group.command("list")(list_all)
     group.command("password")(change_password)
@@ -30,7 +30,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def add(name: Name, scope: Scopes = None, password_stdin: FromStdin = False) -> None:
-    """Add somebody who may sign in to the console; with all scopes, unless some are named."""
+    """Add somebody who may sign in to the console.
+
+    With all scopes, unless some are named.
+    """
     from workers import users
     from workers.leases import utcnow
 
@@ -54,7 +57,10 @@ def list_all(as_json: Json = False) -> None:
 
 
 def change_password(name: Name, password_stdin: FromStdin = False) -> None:
-    """Give somebody a new password; their sessions end."""
+    """Give somebody a new password.
+
+    Their sessions end.
+    """
     from workers import users
     from workers.leases import utcnow
 

@@ -33,10 +33,10 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look at everything Billhook needs, and say for each fault what to do.
+    """Look for what is wrong, and say what to do about it.
 
-    Nothing is changed. Each check takes 3 s at most; the exit status is 1 where there is a fault, and 0 where there are
-    warnings alone.
+    All that Billhook needs is looked at, and nothing is changed. Each check takes 3 s at most; the exit status is 1
+    where there is a fault, and 0 where there are warnings alone.
     """
     from workers.logs import hidden, masked
     from workers.settings import SettingsError, load

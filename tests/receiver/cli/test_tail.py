@@ -18,6 +18,7 @@ from receiver.cli.tail import _line
 from tests.receiver.cli.conftest import Billhook
 from tests.receiver.cli.terminal import COMMAND, running
 from tests.workers.given import NOW, change, received
+from workers.leases import utcnow
 from workers.models import EventRow
 from workers.watching import Happening
 
@@ -27,14 +28,13 @@ once = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize("backend", ["servers"], indirect=True)
 def test_what_happens_is_one_object_a_line_until_ctrl_c(engine: Engine) -> None:
-    before = received(engine)
+    before = received(engine, at=utcnow())
     with running("tail", "--json", "--since", "1d") as process:
         assert process.stdout is not None
-        change(engine, EventRow, received_at=NOW)
         first = json.loads(process.stdout.readline())
         change(engine, EventRow, status="ignored", ring_at=None)
         second = json.loads(process.stdout.readline())
-        event = received(engine, "customer.created")
+        event = received(engine, "customer.created", at=utcnow())
         third = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=20)
@@ -67,8 +67,8 @@ def at_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], in
 @pytest.mark.usefixtures("configured")
 @once
 def test_at_a_terminal_what_is_dead_is_red_and_the_type_can_be_chosen(engine: Engine) -> None:
-    received(engine, "customer.created")
-    event = received(engine)
+    received(engine, "customer.created", at=utcnow())
+    event = received(engine, at=utcnow())
     change(engine, EventRow, status="dead", ring_at=None)
     with at_a_terminal("tail", "--since", "1h", "--type", "invoice.*", "--status", "dead") as (process, terminal):
         shown = b""
