@@ -103,7 +103,7 @@ def test_help_explains_a_command() -> None:
     ended = CliRunner().invoke(app, ["settings", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
 
     assert ended.exit_code == 0
-    assert "secrets masked" in ended.output
+    assert "Secrets are masked" in ended.output
 
 
 # --- send -----------------------------------------------------------------------------------------
