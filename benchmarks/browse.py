@@ -1,4 +1,4 @@
-"""How long the lists and statistics of the management API take with a million events stored.
+"""How long the lists and statistics of the management API and the pages of the console take with a million events.
 
     python -m benchmarks.browse                 a million events on PostgreSQL; about five minutes, most of it to fill
     python -m benchmarks.browse --events 50000  a look
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -85,21 +86,52 @@ def calls(now: datetime) -> list[Call]:
     ]
 
 
+PAGES: list[Call] = [
+    ("/console/", {}),
+    ("/console/events/list", {}),
+    ("/console/events/list", {"status": "dead"}),
+    ("/console/events/list", {"status": "ignored"}),
+    ("/console/events/list", {"source": "shop"}),
+    ("/console/events/list", {"type": "customer.merged"}),
+    ("/console/events/list", {"type": "nothing"}),
+    ("/console/events/list", {"q": "inv_4711"}),
+    ("/console/runs/list", {}),
+    ("/console/runs/list", {"status": "dead"}),
+    ("/console/runs/list", {"handler": "crm.sync"}),
+    ("/console/deliveries/list", {}),
+    ("/console/endpoints/list", {}),
+    ("/console/schedules/list", {}),
+    ("/console/keys/list", {}),
+    ("/console/audit/list", {}),
+]
+"""What somebody at the console looks at."""
+_TOKEN = re.compile(r'name="csrftoken" value="([^"]+)"')
+
+
+async def sign_in(client: httpx.AsyncClient, key: str) -> None:
+    """Have the client go on as somebody at the console, who came in with this key."""
+    token = _TOKEN.search((await client.get("/console/login")).text)
+    assert token is not None
+    answer = await client.post("/console/login", data={"csrftoken": token[1], "name": "", "secret": key})
+    assert answer.status_code == 303, answer.status_code
+
+
 async def measure(settings: Settings, rounds: int) -> dict[str, list[float]]:
     """Seconds of each call in each round, by what is asked."""
     runtime = app.start(settings)
     now = datetime.now(UTC)
     key = api_keys.create(runtime.engine, "benchmark", ["read"], actor="benchmark", now=now).key
-    asked = calls(now)
+    asked = [(PREFIX + path, query) for path, query in calls(now)] + PAGES
     gc.set_threshold(50_000, 50, 50)  # as the receiver does at its start
     taken: list[list[float]] = [[] for _ in asked]
     transport = httpx.ASGITransport(create_app(runtime))
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+        await sign_in(client, key)
         for number in range(rounds + 1):
             for (path, query), found in zip(asked, taken, strict=True):
                 began = time.perf_counter()
-                answer = await client.get(PREFIX + path, params=dict(query))
+                answer = await client.get(path, params=dict(query))
                 seconds = time.perf_counter() - began
                 answer.raise_for_status()
                 if number:  # the first round fills the caches
