@@ -61,6 +61,7 @@ class Reader:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("BILLHOOK_")},
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those of this project, which take longer than the reader's tests
+            "BILLHOOK_WORKER_PROCESSES": "1",
             "BILLHOOK_LISTEN": f"127.0.0.1:{self.ports['8000']}",
             "PATH": ":".join([str(self.programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         }

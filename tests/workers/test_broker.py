@@ -15,6 +15,8 @@ import pytest
 from redis import RedisError
 from structlog.testing import capture_logs
 
+from receiver.cli.doctor import bell
+from receiver.cli.doctor.finding import Finding, Site
 from tests.redis_servers import NAME, PASSWORD, SENTINEL_PASSWORD, Watched, door, watched
 from tests.services import private_redis
 from tests.workers.delivery.authority import LOOPBACK, Authority
@@ -191,6 +193,19 @@ def test_the_first_sentinel_may_be_gone(redis: Watched, tmp_path: Path) -> None:
     hosts = f"127.0.0.1:1,{redis.hosts}"
 
     assert works(tmp_path, f"redis+sentinel://{SECRETS}{hosts}/{NAME}?{OF_SENTINELS}")
+
+
+def test_the_doctor_names_the_master_and_the_sentinels_that_do_not_answer(redis: Watched, tmp_path: Path) -> None:
+    def found(hosts: str) -> Finding:
+        url = f"redis+sentinel://{SECRETS}{hosts}/{NAME}?{OF_SENTINELS}"
+        settings = Settings(state_dir=tmp_path, redis_url=url)
+        (sentinels,) = bell.of_sentinels(Site(settings, None, broker.client(parse(url), 5.0)))
+        return sentinels
+
+    master = f"the master of {NAME} is 127.0.0.1:{redis.master()}"
+    assert found(redis.hosts) == Finding("sentinels", "ok", f"{master}; all 3 answer")
+    some = found(f"{redis.hosts},127.0.0.1:1")
+    assert (some.level, some.said) == ("warning", f"{master}; 1 of 4 do not answer: 127.0.0.1:1")
 
 
 def test_threads_that_ask_at_once_lose_no_sentinel(redis: Watched) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, update
 
 from tests.receiver.cli.conftest import Billhook
+from tests.receiver.cli.terminal import at_a_terminal
 from tests.workers.test_inbox import arrival
 from workers import database, inbox
 from workers.models import EventRow
@@ -102,6 +104,17 @@ def test_an_empty_inbox_is_in_balance(billhook: Billhook) -> None:
 
     assert ended.status == 0
     assert ended.out == "received 0 = processed 0 + ignored 0 + dead 0 + waiting 0: in balance\n"
+
+
+@once
+def test_at_a_terminal_an_audit_says_that_it_is_at_work() -> None:
+    with at_a_terminal("audit") as (process, terminal):
+        shown = b""
+        while b"in balance" not in shown:
+            shown += os.read(terminal, 4096)
+        assert process.wait(20) == 0
+
+    assert b"counting, and looking for what is lost" in shown
 
 
 def test_an_inbox_in_balance_is_told_as_json(billhook: Billhook, engine: Engine) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
-from receiver.cli.tail import _line
+from receiver.cli.tail import _happenings, _line
 from tests.receiver.cli.conftest import Billhook
-from tests.receiver.cli.terminal import COMMAND, running
+from tests.receiver.cli.terminal import at_a_terminal, running
 from tests.workers.given import NOW, change, received
 from workers.leases import utcnow
 from workers.models import EventRow
@@ -46,22 +43,6 @@ def test_what_happens_is_one_object_a_line_until_ctrl_c(engine: Engine) -> None:
     ]
     assert (third["type"], third["source"]) == ("customer.created", "shop")
     assert (process.returncode, rest, errors) == (0, "", "")
-
-
-@contextmanager
-def at_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command with a terminal of its own, and the descriptor of its other side."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
-    command = [*COMMAND, *arguments]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        try:
-            yield process, ours
-        finally:
-            os.close(ours)
-            if process.poll() is None:
-                process.kill()
 
 
 @pytest.mark.usefixtures("configured")
@@ -94,6 +75,26 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "said"), WRONG)
 def test_a_value_that_is_none_is_refused(billhook: Billhook, arguments: list[str], said: str) -> None:
     assert billhook("tail", *arguments).complaint(2).startswith(said)
+
+
+def test_a_database_that_does_not_answer_is_said_once_and_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("receiver.cli.tail._PATIENCE", 0.0)
+    looks: list[Any] = [OperationalError("SELECT", {}, Exception("gone")) for _ in range(2)]
+
+    class Failing:
+        behind = False
+
+        def look(self, _at: object) -> list[Happening]:
+            if looks:
+                raise looks.pop()
+            return [Happening(what="received", **BASE)]
+
+    assert next(_happenings(Failing())).what == "received"  # type: ignore[arg-type]
+    assert capsys.readouterr().err == (
+        "billhook: the database does not answer: gone; see BILLHOOK_DATABASE_URL; trying again\n"
+    )
 
 
 BASE: dict[str, Any] = {"at": NOW, "id": "evt_1", "type": "invoice.paid", "source": "shop"}
