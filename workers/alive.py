@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,29 @@ def announce(redis: Redis, prefix: str, name: str, now: Callable[[], float] = ti
     _said_at[name] = time.monotonic()
     try:
         with redis.pipeline(transaction=False) as asked:
-            asked.zadd(f"{prefix}alive", {f"{name} {socket.gethostname()} {os.getpid()}": now()})
+            asked.zadd(f"{prefix}alive", {_member(name): now()})
             asked.zremrangebyscore(f"{prefix}alive", "-inf", now() - _KEPT)
             asked.expire(f"{prefix}alive", int(_KEPT))
             asked.execute()
     except RedisError:
         return
+
+
+def withdraw(redis: Redis, prefix: str, name: str) -> None:
+    """Say in Redis that this process is about to end, within a second. Who cannot say so is missed after a while."""
+
+    def forget() -> None:
+        with suppress(RedisError):
+            redis.zrem(f"{prefix}alive", _member(name))
+
+    # A Redis that hangs must not hold up the end.
+    thread = threading.Thread(target=forget, daemon=True)
+    thread.start()
+    thread.join(1.0)
+
+
+def _member(name: str) -> str:
+    return f"{name} {socket.gethostname()} {os.getpid()}"
 
 
 def announced(redis: Redis, prefix: str, now: Callable[[], float] = time.time) -> list[Process]:

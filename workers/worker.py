@@ -142,9 +142,11 @@ def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) ->
         without_heartbeat=True,
     )
     keys = [f"{runtime.settings.redis_prefix}{queue}" for queue in queues]
-    said = partial(alive.announce, runtime.redis, runtime.settings.redis_prefix, "work")
+    known_as = (runtime.redis, runtime.settings.redis_prefix, "work")
+    said = partial(alive.announce, *known_as)
     Watch(lambda: _waiting(runtime.redis, keys), _idle, _start_anew, said=said).start()
     worker.start()
+    alive.withdraw(*known_as)
     log.info("the worker has stopped", action="worker_stopped")
     status = int(worker.exitcode or 0)
     if status and not STOPPING[0]:
@@ -191,7 +193,8 @@ class Watch(threading.Thread):
                 well = now
                 if now - self._turned() < _STUCK_AFTER:
                     alive.touch("work")
-                    self._said()
+                    if not STOPPING[0]:
+                        self._said()
             elif now - well > self._deaf_after:
                 log.error("messages wait and the worker hears none; starting it anew", action="worker_deaf")
                 self._remedy()

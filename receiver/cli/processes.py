@@ -140,6 +140,7 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     """
     _stoppable()
     from workers import observing
+    from workers.alive import withdraw
     from workers.beat import service
 
     runtime = _start()
@@ -158,6 +159,7 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
         signal.signal(number, lambda *_: ticking.stop())
     print("ticking", file=sys.stderr, flush=True)
     ticking.start()
+    withdraw(runtime.redis, runtime.settings.redis_prefix, "beat")
 
 
 def up(reload: Reload = False) -> None:
