@@ -21,6 +21,7 @@ from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 
 import httpx
+from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from benchmarks.history import write_history
@@ -168,6 +169,7 @@ def main() -> None:
                 redis_url=SecretStr(found.redis_url),
                 redis_prefix=found.prefix,
                 api_rate=1_000_000,
+                encryption_keys=(SecretStr(Fernet.generate_key().decode()),),  # the console's cookies are signed
                 log_level="error",
             )
             logs.configure(settings)

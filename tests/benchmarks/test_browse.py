@@ -25,8 +25,10 @@ def test_a_look_asks_each_list_and_leaves_no_database_behind(
         output, complaint = look.communicate(timeout=120)
 
     assert look.returncode == 0, complaint
-    asked = re.findall(r"^(/[a-z/-]+)\S* +[\d.]+ +[\d.]+", output, re.MULTILINE)
-    assert {"/events", "/runs", "/handlers", "/sources", "/audit-log", "/stats/now", "/stats/events"} <= set(asked)
+    asked = re.findall(r"^(/[a-z1/-]+)\S* +[\d.]+ +[\d.]+", output, re.MULTILINE)
+    lists = {"/events", "/runs", "/handlers", "/sources", "/audit-log", "/stats/now", "/stats/events"}
+    pages = {"/console/", "/console/events/list", "/console/runs/list", "/console/deliveries/list"}
+    assert {f"/api/v1{path}" for path in lists} | pages <= set(asked)
     with psycopg.connect(f"{postgres_url}/postgres") as connection:
         name = f"billhook_benchmark_{look.pid}"
         assert connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None

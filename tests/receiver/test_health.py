@@ -126,7 +126,9 @@ def test_the_metrics_hold_no_id_and_no_address(edge: Edge) -> None:
         assert value not in shown
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/webhooks", "/livez/", "/metrics/x", "/console", "//livez", "/%00"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nothing", "/webhooks", "/livez/", "/metrics/x", "/consoles", "//livez", "/%00"]
+)
 @pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 def test_an_unknown_path_is_not_found(path: str, edge: Edge) -> None:
     reply = edge.exchange(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n")

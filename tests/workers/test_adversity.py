@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,8 @@ def test_an_event_larger_than_a_process_should_have_in_hand_is_taken_alone(
 ) -> None:
     registry.on("*", name="receipts")(nothing)
     giant = large(runtime.engine, 9_000_000)
-    others = [received(runtime.engine) for _ in range(10)]
+    after_it = datetime.now(UTC) + timedelta(seconds=1)  # an event's place is its id's, which begins with the time
+    others = [received(runtime.engine, at=after_it) for _ in range(10)]
 
     process(dispatcher, [giant, *others])
 
