@@ -77,6 +77,8 @@ class Caller:
     id: str
     name: str
     scopes: frozenset[str]
+    expires_at: datetime | None = None
+    """When the key ends by itself."""
 
     @property
     def actor(self) -> str:
@@ -102,12 +104,15 @@ def create(
     actor: str,
     now: datetime,
     expires_at: datetime | None = None,
+    not_after: datetime | None = None,
 ) -> NewKey:
-    """Make a key for these scopes or bundles. Raises ApiKeyError."""
+    """Make a key for these scopes or bundles, which ends by `not_after`, if that is given. Raises ApiKeyError."""
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise ApiKeyError(f"name: must be printable, and 1 to {LONGEST_NAME} characters")
     if expires_at is not None and expires_at <= now:
         raise ApiKeyError("expires_at: must be in the future")
+    if not_after is not None and (expires_at is None or expires_at > not_after):
+        raise ApiKeyError(f"expires_at: the key that makes it ends {not_after:%Y-%m-%d %H:%M:%S}Z, and it must by then")
     made = NewKey(ids.new("key"), PREFIX + secrets.token_hex(24), expanded(scopes))
     row = {
         "id": made.id,
@@ -172,14 +177,18 @@ def authenticate(engine: Engine, key: str, now: datetime) -> Caller | None:
         return None
     if row.last_used_at is None or row.last_used_at <= now - _USED_EVERY:
         _note_use(engine, row.id, now)
-    return Caller(row.id, row.name, frozenset(row.scopes))
+    return Caller(row.id, row.name, frozenset(row.scopes), row.expires_at)
 
 
 def live(engine: Engine, key_id: str, now: datetime) -> Caller | None:
     """Whose key has this id, while it is live: for who has shown it before."""
     with database.read(engine) as connection:
         row = connection.execute(select(*SHOWN).where(ApiKey.id == key_id)).first()
-    return Caller(row.id, row.name, frozenset(row.scopes)) if row is not None and _is_live(row, now) else None
+    return (
+        Caller(row.id, row.name, frozenset(row.scopes), row.expires_at)
+        if row is not None and _is_live(row, now)
+        else None
+    )
 
 
 def _is_live(row: AnyRow, now: datetime) -> bool:

@@ -76,7 +76,13 @@ def create_key(wanted: WantedKey, change: Changes) -> Response:
             raise ApiError(403, message, details={"required_scopes": beyond})
         engine = change.runtime.engine
         made = api_keys.create(
-            engine, wanted.name, scopes, actor=change.actor, now=change.now, expires_at=wanted.expires_at
+            engine,
+            wanted.name,
+            scopes,
+            actor=change.actor,
+            now=change.now,
+            expires_at=wanted.expires_at,
+            not_after=change.caller.expires_at,
         )
         return NewKey.of(api_keys.get(engine, made.id), key=made.key)
 

@@ -15,7 +15,7 @@ from starlette_admin.views import CustomView
 
 from receiver.console.session import caller_of, may
 from workers import api_keys
-from workers.api_keys import SCOPES, ApiKeyError
+from workers.api_keys import SCOPES, ApiKeyError, Caller
 from workers.api_keys import NewKey as Made
 from workers.app import Runtime
 from workers.leases import utcnow
@@ -54,15 +54,16 @@ class NewKey(CustomView):
         now, length = utcnow(), _LASTS[lasts]
         ends = None if length is None else now + length
         try:
-            made = await to_thread(self._create, name, scopes, caller.actor, now, ends)
+            made = await to_thread(self._create, name, scopes, caller, now, ends)
         except ApiKeyError as error:
             return self._form(request, name, scopes, str(error))
         back = request.url_for("admin:detail", key="keys").include_query_params(pk=made.id)
         context = {"title": "The key is made", "of": made.id, "told": [("API key", made.key)], "back": back}
         return self._page(request, "once.html", context)
 
-    def _create(self, name: str, scopes: Sequence[str], actor: str, now: datetime, ends: datetime | None) -> Made:
-        return api_keys.create(self._runtime.engine, name, scopes, actor=actor, now=now, expires_at=ends)
+    def _create(self, name: str, scopes: Sequence[str], maker: Caller, now: datetime, ends: datetime | None) -> Made:
+        engine, last = self._runtime.engine, maker.expires_at
+        return api_keys.create(engine, name, scopes, actor=maker.actor, now=now, expires_at=ends, not_after=last)
 
     def _form(self, request: Request, name: str, chosen: Sequence[str], problem: str = "") -> Response:
         mine = caller_of(request).scopes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from tests.receiver.api.conftest import Caller, CallerWith, refused
 
 
@@ -21,6 +23,17 @@ def test_nobody_gives_what_he_has_not(caller_with: CallerWith) -> None:
 
     assert refused(answer, 403, "FORBIDDEN")["details"] == {"required_scopes": ["events:write"]}
     assert len(small.get("/keys")) == 1
+
+
+def test_a_key_that_ends_makes_none_that_outlives_it(caller: Caller) -> None:
+    soon, later = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) + timedelta(hours=2)
+    wanted = {"name": "short", "scopes": ["keys:write"]}
+    made = caller.post("/keys", wanted | {"expires_at": soon.isoformat()}, status=201)
+    short = Caller(caller.client, made["key"])
+
+    for ends in ({}, {"expires_at": later.isoformat()}):
+        refused(short.call("POST", "/keys", json=wanted | ends), 400, "VALIDATION_ERROR")
+    short.post("/keys", wanted | {"expires_at": (soon - timedelta(minutes=1)).isoformat()}, status=201)
 
 
 def test_a_request_sent_again_makes_one_key(caller: Caller) -> None:
