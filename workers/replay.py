@@ -90,6 +90,19 @@ def handlers_with_runs(engine: Engine) -> list[str]:
         return [name for (name,) in seeks.every(connection, (HandlerRun.handler,))]
 
 
+def runs_of(engine: Engine, wish: Wish) -> dict[str, int]:
+    """How many of the runs that are meant each handler has, whatever the limit; by the handler's name."""
+    meant = (HandlerRun.status.in_(wish.ended), *wish.selection.conditions())
+    runs = (
+        select(HandlerRun.handler, func.count().label("runs"))
+        .join(EventRow, EventRow.id == HandlerRun.event_id)
+        .where(*meant)
+    )
+    with database.read(engine) as connection:
+        found = connection.execute(runs.group_by(HandlerRun.handler).order_by(HandlerRun.handler))
+        return {row.handler: row.runs for row in found}
+
+
 def replay(engine: Engine, wish: Wish, *, actor: str, now: datetime, done: Done[Count] = nobody) -> Count:
     """Send what has ended back to wait, `rate` events a second from `now` on, as `actor`'s doing; how much.
 

@@ -91,3 +91,9 @@ def unknown(engine: Engine, event_ids: Sequence[str]) -> list[str]:
     with database.read(engine) as connection:
         found = set(connection.execute(select(EventRow.id).where(EventRow.id.in_(event_ids))).scalars())
     return [event_id for event_id in event_ids if event_id not in found]
+
+
+def is_any(engine: Engine, meant: Selection) -> bool:
+    """Whether any event is meant."""
+    with database.read(engine) as connection:
+        return connection.execute(select(EventRow.id).where(*meant.conditions()).limit(1)).first() is not None

@@ -244,13 +244,14 @@ def _handler(engine: Engine, name: str) -> Handler | None:
 def _look_for_handlers(engine: Engine, wish: Wish) -> None:
     """Say whose runs nobody here could carry out: they would fail again. Raises CommandError where nobody could any."""
     from handlers.registry import REGISTRY
+    from workers.replay import runs_of
 
     if not list(REGISTRY):
         raise CommandError(
             "no handler is loaded here, so what is replayed would end as before: set BILLHOOK_HANDLERS to what the "
             "workers have, or name a handler with --handler"
         )
-    strangers = {name: runs for name, runs in _runs_of(engine, wish).items() if REGISTRY.get(name) is None}
+    strangers = {name: runs for name, runs in runs_of(engine, wish).items() if REGISTRY.get(name) is None}
     if strangers:
         bound = "up to " if wish.limit is not None else ""
         print(
@@ -258,24 +259,6 @@ def _look_for_handlers(engine: Engine, wish: Wish) -> None:
             f"here, and that end dead again if no worker has them: {', '.join(strangers)}",
             file=sys.stderr,
         )
-
-
-def _runs_of(engine: Engine, wish: Wish) -> dict[str, int]:
-    """How many of the runs that are meant each handler has, whatever the limit."""
-    from sqlalchemy import func, select
-
-    from workers import database
-    from workers.models import EventRow, HandlerRun
-
-    meant = (HandlerRun.status.in_(wish.ended), *wish.selection.conditions())
-    runs = (
-        select(HandlerRun.handler, func.count().label("runs"))
-        .join(EventRow, EventRow.id == HandlerRun.event_id)
-        .where(*meant)
-    )
-    with database.read(engine) as connection:
-        found = connection.execute(runs.group_by(HandlerRun.handler).order_by(HandlerRun.handler))
-        return {row.handler: row.runs for row in found}
 
 
 # --- telling --------------------------------------------------------------------------------------

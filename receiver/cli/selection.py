@@ -59,24 +59,14 @@ def check(engine: Engine, configured: Settings, meant: Selection) -> None:
     documents. Raises CommandError, WrongUse.
     """
     from handlers.vocabulary import everything, misspelt
-    from workers.selection import Selection, unknown
+    from workers.selection import Selection, is_any, unknown
 
     if missing := unknown(engine, meant.events):
         raise CommandError(f"there is no event {', '.join(missing)}")
     known = meant.source is None or meant.source in configured.sources
-    if not known and not _is_any(engine, Selection(source=meant.source)):
+    if not known and not is_any(engine, Selection(source=meant.source)):
         raise no_source("--source", str(meant.source), configured.sources)
     if meant.type is None or (near := misspelt(meant.type, everything())) is None:
         return
-    if not _is_any(engine, Selection(type=meant.type)):
+    if not is_any(engine, Selection(type=meant.type)):
         print(f"billhook: --type: no event {meant.type} is stored; did you mean {near}?", file=sys.stderr)
-
-
-def _is_any(engine: Engine, meant: Selection) -> bool:
-    from sqlalchemy import select
-
-    from workers import database
-    from workers.models import EventRow
-
-    with database.read(engine) as connection:
-        return connection.execute(select(EventRow.id).where(*meant.conditions()).limit(1)).first() is not None
