@@ -13,6 +13,9 @@ PROCESSES = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 EXPORT := uv export --quiet --no-header --format requirements.txt --no-emit-project
 
+# Where it is set, each of the processes that tests start, hundreds, would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test storm coverage check format lock image clean
 
 help:
