@@ -13,9 +13,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from random import SystemRandom
 
 import psycopg
 
@@ -24,10 +25,17 @@ from workers import embedded
 NOBODY = 65534
 
 
+_PORTS = range(10_000, 30_000)
+"""Below those that systems give to whoever connects: a connection must not take a port before its server does."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on now, and hardly anybody else is told of."""
+    while True:
+        # The system's randomness: another process of this run may have been seeded alike.
+        port = SystemRandom().choice(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

@@ -60,6 +60,14 @@ class User(Model):
     last_signed_in_at: Mapped[datetime | None]
 
 
+class EndedSession(Model):
+    """A session of the console that was ended by signing out. Its id begins with the moment it began."""
+
+    __tablename__ = "ended_sessions"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+
+
 class IdempotencyKey(Model):
     """A change that was asked for under an `Idempotency-Key`, and what was answered; kept for a day."""
 

@@ -82,7 +82,9 @@ def configuration(servers: Servers, answer_within: float) -> dict[str, Any]:
 
 def check(servers: Servers) -> None:
     """Raises SettingsError where TLS names a file that cannot be used; found out later it would look like an outage."""
-    tls = {name: value for name, value in (servers.tls or {}).items() if isinstance(value, str)}
+    if servers.tls is None:
+        return
+    tls = {name: value for name, value in servers.tls.items() if isinstance(value, str)}
     context = ssl.create_default_context()
     option, holds = "ssl_ca_certs", "no certificate in PEM"
     try:

@@ -44,7 +44,7 @@ from workers.settings import Settings, SettingsError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-SCHEMA = "0007"
+SCHEMA = "0008"
 """The revision this code was written for: the newest file in `migrations/versions`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")

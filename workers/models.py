@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from workers.access_models import ApiKey, AuditEntry, IdempotencyKey, User
+from workers.access_models import ApiKey, AuditEntry, EndedSession, IdempotencyKey, User
 from workers.columns import (
     HELD,
     JSON_TYPE,
@@ -123,6 +123,8 @@ class HandlerRun(Work, Model):
     """While it runs: which of the places of its handler it has, where the handler has a limit."""
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    duration_ms: Mapped[int | None]
+    """How long its last start took; None before one has ended."""
     error: Mapped[str | None] = mapped_column(Prose)
 
 
@@ -382,7 +384,7 @@ class Occurrence(Work, Model):
 
 
 __all__ = [
-    "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "ApiKey", "Attempt", "AuditEntry", "Delivery", "Endpoint",
-    "EndpointKey", "EventRow", "HandlerRun", "IdempotencyKey", "Message", "Model", "Occurrence", "OnceKey", "Schedule",
-    "StaleHour", "Step", "Tally", "User", "Utc", "Work", "prose",
+    "HELD", "JSON_TYPE", "RUNNING", "WAITING", "AnyRow", "ApiKey", "Attempt", "AuditEntry", "Delivery", "EndedSession",
+    "Endpoint", "EndpointKey", "EventRow", "HandlerRun", "IdempotencyKey", "Message", "Model", "Occurrence", "OnceKey",
+    "Schedule", "StaleHour", "Step", "Tally", "User", "Utc", "Work", "prose",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 An event goes with all that hangs on it: runs, steps, messages, deliveries, attempts. It goes when it was received
 before the retention time and has ended; a dead one only once somebody has acknowledged it; none while a message of it
 is still to be delivered. A once key goes in its own time, and never before its run; an idempotency key of the API after
-a day. The audit log stays.
+a day, and a session that was signed out of once it would be over anyway. The audit log stays.
 
 Events are walked in the order of their ids, which is that of their receipt, until none is old enough; so the cost
 follows what is deleted or kept for longer, not what is stored. A process that dies leaves whole events.
@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, and_, delete, exists, func, or_, sele
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import ColumnElement
 
-from workers import database, idempotency
+from workers import database, idempotency, sessions
 from workers.app import STOPPING, app, runtime
 from workers.leases import utcnow
 from workers.logs import log
@@ -93,6 +93,7 @@ def prunable(engine: Engine, now: datetime, settings: Settings) -> Counter[str]:
             "messages": select(func.count(Message.id)).where(*_unowned_before(kept_since)),
             "once_keys": select(func.count()).select_from(OnceKey).where(*_free_before(keys_since)),
             "idempotency_keys": select(func.count()).where(IdempotencyKey.created_at < now - idempotency.KEPT),
+            "ended_sessions": select(func.count()).where(sessions.over(now)),
         }
         return Counter({table: connection.execute(statement).scalar_one() for table, statement in counts.items()})
 
@@ -131,6 +132,7 @@ def _batches(engine: Engine, now: datetime, settings: Settings) -> Iterator[Coun
         _until_none(engine, lambda connection: _unowned_messages(connection, kept_since)),
         _until_none(engine, lambda connection: _once_keys(connection, keys_since)),
         _until_none(engine, lambda connection: Counter(idempotency_keys=idempotency.forget(connection, now, BATCH))),
+        _until_none(engine, lambda connection: Counter(ended_sessions=sessions.forget(connection, now, BATCH))),
     )
 
 

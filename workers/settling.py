@@ -78,6 +78,7 @@ def _row(dispatcher: Dispatcher, done: Done, now: datetime) -> dict[str, Any]:
         "next_attempt_at": now,
         "ring_at": None,
         "ended_at": now,
+        "duration_ms": round(result.seconds * 1000),
         "error": None,
     }
     if isinstance(result, Succeeded):

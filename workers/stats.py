@@ -1,6 +1,6 @@
 """Statistics: counts by minute or hour, of what is tallied and of what came since. What is shown is never estimated.
 
-A latency is: of an attempt only the class of its duration is kept, so a percentile lies within the right class.
+A latency is: of an attempt or run only the class of its duration is kept, so a percentile lies within the right class.
 """
 
 from __future__ import annotations
@@ -119,12 +119,15 @@ def by_status(engine: Engine, since: datetime, until: datetime) -> dict[str, int
     return {key: amount for (key,), amount in counts(engine, "events", "minute", since, until, ("outcome",)).items()}
 
 
-def percentile(classes: Mapping[int, int], share: float) -> float | None:
-    """The duration in milliseconds that this share of attempts was not above, by the classes of `tally.CLASSES`."""
-    wanted = share * sum(classes.values())
+def percentile(classes: Mapping[str, int], share: float) -> float | None:
+    """The duration in milliseconds that this share was not above, by the kinds of a tally: classes of `tally.CLASSES`.
+
+    What has not ended yet, and has no class, is left out.
+    """
+    wanted = share * sum(amount for kind, amount in classes.items() if kind)
     below, so_far = 0, 0
     for bound in CLASSES:
-        amount = classes.get(bound, 0)
+        amount = classes.get(str(bound), 0)
         if amount and so_far + amount >= wanted:
             return round(below + (bound - below) * (wanted - so_far) / amount, 1)
         so_far += amount

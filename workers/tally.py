@@ -33,6 +33,7 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
+from sqlalchemy.orm import InstrumentedAttribute
 
 from workers import database, ids
 from workers.app import STOPPING, app, runtime
@@ -59,8 +60,9 @@ BUDGET = 20.0
 _MARK = "over"
 """The `what` of the two rows that say up to which moment minutes and hours are tallied."""
 CLASSES = (2, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750,
-           1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000)  # fmt: skip
-"""Milliseconds: an attempt is of the first class that its duration is not above, else of the last."""
+           1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000,
+           60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000)  # fmt: skip
+"""Milliseconds: an attempt or run is of the first class that its duration is not above, else of the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,20 @@ def counted(connection: Connection, what: What, step: Step, since: datetime, unt
             received = _within(EventRow.received_at, EventRow.id, "evt", since, until)
             its = and_(HandlerRun.event_id == EventRow.id, _between(HandlerRun.event_id, "evt", since, until, LEEWAY))
             status = case((HandlerRun.status == RUNNING, WAITING), else_=HandlerRun.status)
-            return _by(
-                begun(dialect, step, EventRow.received_at), HandlerRun.handler, literal(""), status, received, its
-            )
+            at, name = begun(dialect, step, EventRow.received_at), HandlerRun.handler
+            return _by(at, name, _class(HandlerRun.duration_ms), status, received, its)
         case "attempts":
             began = and_(Attempt.started_at >= since, Attempt.started_at < until)
             made = _between(Attempt.id, "att", since, until, _LONGEST_ATTEMPT)
             succeeded = case((Attempt.status.between(200, 299), "succeeded"), else_="failed")
-            return _by(begun(dialect, step, Attempt.started_at), literal(""), _class(), succeeded, began, made)
+            return _by(
+                begun(dialect, step, Attempt.started_at),
+                literal(""),
+                _class(Attempt.duration_ms),
+                succeeded,
+                began,
+                made,
+            )
 
 
 def tally(
@@ -235,10 +243,10 @@ def begun(dialect: str, step: Step, moment: Any) -> ColumnElement[datetime]:
     return func.strftime(f"%Y-%m-%d %H:{minutes}:00.000000", moment, type_=Utc)
 
 
-def _class() -> ColumnElement[str]:
-    """The class of an attempt's duration."""
-    bounds = [(Attempt.duration_ms <= bound, str(bound)) for bound in CLASSES]
-    return type_coerce(case(*bounds, else_=str(CLASSES[-1])), String)
+def _class(duration: InstrumentedAttribute[int] | InstrumentedAttribute[int | None]) -> ColumnElement[str]:
+    """The class of a duration; empty where there is none yet."""
+    bounds = [(duration <= bound, str(bound)) for bound in CLASSES]
+    return type_coerce(case((duration.is_(None), ""), *bounds, else_=str(CLASSES[-1])), String)
 
 
 def _within(moment: Any, key: Any, prefix: str, since: datetime, until: datetime) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from fastapi import Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
@@ -114,6 +114,9 @@ class Pages(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    listed: ClassVar[str]
+    """What ids of this list begin with."""
+
     limit: Annotated[int, Query(ge=1, le=200, description="How many on a page.")] = 50
     cursor: Annotated[
         str | None, Query(description="`meta.pagination.next_cursor` of the page before.", max_length=200)
@@ -122,7 +125,7 @@ class Pages(BaseModel):
     @property
     def after(self) -> str | None:
         """The id behind which the page begins. Raises ApiError 400."""
-        return None if self.cursor is None else id_of(self.cursor)
+        return None if self.cursor is None else id_of(self.cursor, self.listed)
 
 
 def cursor_of(last: str | None) -> str | None:
@@ -130,14 +133,14 @@ def cursor_of(last: str | None) -> str | None:
     return None if last is None else base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
-def id_of(cursor: str) -> str:
-    """The id in a cursor. Raises ApiError 400."""
+def id_of(cursor: str, listed: str) -> str:
+    """The id in a cursor of a list of such ids as begin with `listed`. Raises ApiError 400."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
     except ValueError:
         text = ""
-    if _ID.fullmatch(text) is None:
-        problem = {"field": "cursor", "message": "is none that a list gave"}
+    if _ID.fullmatch(text) is None or not text.startswith(f"{listed}_"):
+        problem = {"field": "cursor", "message": "is none that this list gave"}
         raise ApiError(400, "the request is not valid", details=[problem])
     return text
 

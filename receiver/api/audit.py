@@ -29,6 +29,8 @@ class Entry(Model):
 class Wanted(Pages):
     """Which entries; all that is given must fit."""
 
+    listed = "log"
+
     actor: Annotated[Text | None, Query(max_length=200, description="Exactly as entries have it.")] = None
     action: Annotated[Text | None, Query(max_length=100, description="Such as `replay` or `keys.create`.")] = None
     since: Annotated[Moment | None, Query(description="Done then or later.")] = None

@@ -113,6 +113,8 @@ class Retried(Model):
 class Wanted(Pages):
     """Which deliveries; all that is given must fit."""
 
+    listed = "dlv"
+
     endpoint_id: str | None = Query(None, max_length=40)
     message_id: str | None = Query(None, max_length=40)
     status: list[Status] = Query([], max_length=6, description="One of these: `status=exhausted&status=refused`.")

@@ -111,6 +111,8 @@ class Disabling(Model):
 class Wanted(Pages):
     """Which endpoints; all that is given must fit."""
 
+    listed = "ep"
+
     status: Literal["enabled", "disabled"] | None = None
     state: State | None = Query(None, description="How they are.")
     search: str | None = Query(None, min_length=1, max_length=200, description="In the URL or the description.")

@@ -70,6 +70,7 @@ class EventRun(Model):
     next_attempt_at: Moment | None = Field(description="While it waits.")
     leased_until: Moment | None = Field(description="While it runs: until then its process has it for itself.")
     ended_at: Moment | None
+    duration_ms: int | None = Field(description="How long its last start took; null before one has ended.")
     error: str | None = Field(description="The traceback, with the secrets of the settings masked.")
     steps: list[Step]
 
@@ -105,6 +106,8 @@ class WholeEvent(Event):
 
 class Wanted(Pages):
     """Which events; all that is given must fit."""
+
+    listed = "evt"
 
     type: Annotated[Text | None, Query(max_length=200, description="`invoice.paid`, `invoice.*` or `*`.")] = None
     source: Annotated[Text | None, Query(max_length=63)] = None

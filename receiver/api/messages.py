@@ -68,6 +68,8 @@ class WantedMessage(Model):
 class Wanted(Pages):
     """Which messages; all that is given must fit."""
 
+    listed = "msg"
+
     type: str | None = Query(None, max_length=200, description="Exactly this type.")
     event_id: str | None = Query(None, max_length=40, description="Those that came of this event.")
     since: Moment | None = Query(None, description="Published then or later.")

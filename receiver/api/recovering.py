@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from fastapi import APIRouter, Response
 from pydantic import Field, model_validator
@@ -23,6 +23,8 @@ AT_ONCE = 2_000
 class WantedSpan(Model):
     """From when until when."""
 
+    listed: ClassVar[str] = "dlv"
+
     since: Moment
     until: Moment | None = Field(None, description="Before then; without it, until now.")
     dry_run: bool = Field(False, description="Count only, and change nothing.")
@@ -42,11 +44,13 @@ class WantedSpan(Model):
     @property
     def after(self) -> str | None:
         """The id behind which this call begins. Raises ApiError 400."""
-        return None if self.cursor is None else id_of(self.cursor)
+        return None if self.cursor is None else id_of(self.cursor, self.listed)
 
 
 class WantedMissing(WantedSpan):
     """Which messages."""
+
+    listed: ClassVar[str] = "msg"
 
     forwarded: bool = Field(False, description="Also what was forwarded of providers.")
 

@@ -266,6 +266,8 @@ class Listed(BaseModel):
 class Preceding(Pages):
     """Which entries of a history."""
 
+    listed = "occ"
+
     limit: Annotated[int, Query(ge=1, le=100, description="How many on a page.")] = 20
 
 
@@ -318,7 +320,7 @@ class Wanted(BaseModel):
     @property
     def after(self) -> str | None:
         """The id behind which the page begins. Raises ApiError 400."""
-        return None if self.cursor is None else id_of(self.cursor)
+        return None if self.cursor is None else id_of(self.cursor, "sch")
 
     @property
     def meant(self) -> Filter:

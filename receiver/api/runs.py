@@ -61,6 +61,7 @@ class Run(Model):
     created_at: Moment
     next_attempt_at: Moment | None = Field(description="While it waits.")
     ended_at: Moment | None
+    duration_ms: int | None = Field(description="How long its last start took; null before one has ended.")
 
 
 class WholeRun(Run):
@@ -72,6 +73,8 @@ class WholeRun(Run):
 
 class Wanted(Pages):
     """Which runs; all that is given must fit."""
+
+    listed = "run"
 
     handler: Annotated[Text | None, Query(max_length=200)] = None
     status: Status | None = None

@@ -20,11 +20,14 @@ from workers import stats
 from workers.api_keys import Caller
 from workers.leases import utcnow
 from workers.stats import LONGEST, STEPS
-from workers.tally import Step
+from workers.tally import CLASSES, Step
 
 router = APIRouter(prefix="/stats", tags=["stats"])
 
 Read = Annotated[Caller, Security(caller, scopes=["stats:read"])]
+
+
+_WITHIN = f"Exact to the class of {len(CLASSES)} durations that it is in."
 
 
 class Time(BaseModel):
@@ -108,7 +111,9 @@ class Now(Model):
     queues: list[Backlog]
     dead_events: int = Field(description="That nobody has acknowledged; no more than 100,000 are counted.")
     endpoints: EndpointStates
-    due_next: list[DueSchedule] = Field(description="The five schedules that are due next.")
+    due_next: list[DueSchedule] = Field(
+        description="The five schedules that are due next; none to a key without `recurring:read`."
+    )
     last_hour: Counts = Field(description="Events received, to the minute.")
     last_day: Counts
 
@@ -126,7 +131,7 @@ class DeliveryStep(Model):
     attempts: int
     succeeded: int
     failed: int
-    p50_ms: float | None = Field(description="Half of them took no longer; within the class of 26 durations.")
+    p50_ms: float | None = Field(description=f"Half of them took no longer. {_WITHIN}")
     p95_ms: float | None
 
 
@@ -134,13 +139,16 @@ class HandlerStats(Outcomes):
     """The runs of one handler on the events received in that time."""
 
     handler: str
+    p50_ms: float | None = Field(description=f"The last starts of half of them took no longer. {_WITHIN}")
+    p95_ms: float | None
 
 
 @router.get("/now", summary="How things are now", responses=refusals())
-def show_now(running: Running, _caller: Read) -> One[Now]:
+def show_now(running: Running, asking: Read) -> One[Now]:
     """What waits and since when, what is dead, endpoints by state, the schedules due next, the last hour and day."""
     now = utcnow()
     found = stats.current(running.engine, now)
+    due_next = found.schedules if "recurring:read" in asking.scopes else ()
     return One(
         data=Now(
             at=now,
@@ -150,7 +158,7 @@ def show_now(running: Running, _caller: Read) -> One[Now]:
             ],
             dead_events=found.dead,
             endpoints=EndpointStates(**found.endpoints),
-            due_next=[DueSchedule.of(row) for row in found.schedules],
+            due_next=[DueSchedule.of(row) for row in due_next],
             last_hour=counts(dict(found.last_hour)),
             last_day=counts(dict(found.last_day)),
         )
@@ -176,10 +184,10 @@ def show_deliveries(wanted: Annotated[Steps, Query()], running: Running, _caller
     since, until = wanted.bounds()
     found = stats.counts(running.engine, "attempts", wanted.step, since, until, ("at", "kind", "outcome"))
     outcome: dict[datetime, Counter[str]] = defaultdict(Counter)
-    classes: dict[datetime, Counter[int]] = defaultdict(Counter)
+    classes: dict[datetime, Counter[str]] = defaultdict(Counter)
     for (at, kind, ended), amount in found.items():
         outcome[at][ended] += amount
-        classes[at][int(kind)] += amount
+        classes[at][kind] += amount
     return all_of(
         [
             DeliveryStep(
@@ -197,18 +205,28 @@ def show_deliveries(wanted: Annotated[Steps, Query()], running: Running, _caller
 
 @router.get("/handlers", summary="Runs by handler", responses=refusals())
 def show_handlers(wanted: Annotated[OfHandlers, Query()], running: Running, _caller: Read) -> Many[HandlerStats]:
-    """How many runs each handler had on the events received in that time, at most 62 days, by what became of them.
+    """How many runs each handler had on the events received in that time, what became of them, and how long they took.
 
-    To the minute where it is 24 hours or less, else to the hour. How long runs took is not stored; the metrics tell.
+    At most 62 days: to the minute where it is 24 hours or less, else to the hour.
     """
     since, until = wanted.range(LONGEST["hour"])
     step: Step = "minute" if until - since <= LONGEST["minute"] else "hour"
-    found = stats.counts(running.engine, "runs", step, since, until, ("name", "outcome"), name=wanted.handler)
-    by_handler: dict[str, dict[str, int]] = defaultdict(dict)
-    for (name, status), amount in found.items():
-        by_handler[name][status] = amount
+    found = stats.counts(running.engine, "runs", step, since, until, ("name", "kind", "outcome"), name=wanted.handler)
+    outcome: dict[str, Counter[str]] = defaultdict(Counter)
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    for (name, kind, status), amount in found.items():
+        outcome[name][status] += amount
+        classes[name][kind] += amount
     return all_of(
-        [HandlerStats(handler=name, **outcomes(found).model_dump()) for name, found in sorted(by_handler.items())]
+        [
+            HandlerStats(
+                handler=name,
+                p50_ms=stats.percentile(classes[name], 0.5),
+                p95_ms=stats.percentile(classes[name], 0.95),
+                **outcomes(outcome[name]).model_dump(),
+            )
+            for name in sorted(outcome)
+        ]
     )
 
 

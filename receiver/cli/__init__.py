@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import cache
 
 import typer
 
@@ -79,7 +81,7 @@ def main() -> None:
     """Run a command; whatever goes wrong is one line on stderr and an exit status."""
     _open_streams()
     try:
-        app(prog_name="billhook")  # also where it is run as a module
+        _commands()(prog_name="billhook")  # also where it is run as a module
     except SystemExit as end:  # how every command ends
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except (KeyboardInterrupt, typer.Abort):
@@ -93,6 +95,12 @@ def main() -> None:
             traceback.print_exc()
         status = failure.status
     sys.exit(written(status))
+
+
+@cache
+def _commands() -> Callable[..., object]:
+    """All commands with their options, made once in a process."""
+    return typer.main.get_command(app)
 
 
 def _open_streams() -> None:

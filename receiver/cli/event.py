@@ -173,15 +173,20 @@ def _run(run: AnyRow, found: Dossier) -> Iterator[str]:
     counts += [many(run.replays, "replay")] if run.replays else []
     yield "  " + ", ".join(counts)
     if run.ended_at is not None:
-        yield f"  ended {_time(run.ended_at)}"
+        yield f"  ended {_time(run.ended_at)}{_took(run)}"
     elif run.status == "running":
         yield f"  leased until {_time(run.next_attempt_at)}"
     else:
-        yield f"  next attempt {_time(run.next_attempt_at)}"
+        yield f"  next attempt {_time(run.next_attempt_at)}{_took(run)}"
     for step in found.steps.get(run.id, ()):
         yield f"  step {step.name}: {many(step.size, 'byte')}, {_time(step.created_at)}"
     for line in (run.error or "").splitlines():
         yield f"    {line}"
+
+
+def _took(run: AnyRow) -> str:
+    """How long the last start took; nothing before one has ended, or of a version that did not keep it."""
+    return "" if run.duration_ms is None else f", the last start took {run.duration_ms} ms"
 
 
 def _delivery(row: AnyRow) -> str:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from workers.senders import Sender
 
 _SOURCES = ("name", "provider", "health", "last_received_at", "received", "dead", "health_reason")
-_RUNS = ("id", "created_at", "handler", "event_id", "status", "attempts", "replays", "ended_at")
+_RUNS = ("id", "created_at", "handler", "event_id", "status", "attempts", "replays", "ended_at", "duration_ms")
 _OF_A_RUN = (
     "id", "handler", "event_id", "status", "attempts", "starts", "pauses", "replays", "ordered", "created_at",
-    "next_attempt_at", "ended_at",
+    "next_attempt_at", "ended_at", "duration_ms",
 )  # fmt: skip
 _STATUSES = ("waiting", "running", "succeeded", "discarded", "dead")
 _ENTRIES = ("id", "at", "actor", "action", "detail")

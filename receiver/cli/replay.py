@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from workers.replay import Wish
     from workers.selection import Selection
 
-_TABLES = ("attempts", "deliveries", "messages", "steps", "handler_runs", "events", "once_keys", "idempotency_keys")
+_TABLES = (
+    "attempts", "deliveries", "messages", "steps", "handler_runs", "events", "once_keys", "idempotency_keys",
+    "ended_sessions",
+)  # fmt: skip
 """From which rows are deleted when their time has come."""
 
 

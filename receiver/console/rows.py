@@ -73,7 +73,7 @@ class Cell(BaseField):
     """A column: how its values are shown."""
 
     shown: str = "text"
-    """text, code, short (of an id), json, error, moment or state."""
+    """text, code, short (of an id), json, error, moment, took (of milliseconds) or state."""
     list_template: str = field(default="cell.html")
     null_template: str = field(default="nothing.html")
     empty_template: str = field(default="nothing.html")

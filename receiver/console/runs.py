@@ -29,6 +29,7 @@ class RunView(Rows):
         Cell("status", "Status", shown="state"),
         Cell("attempts", "Attempts"),
         Cell("created_at", "Planned", shown="moment"),
+        Cell("duration_ms", "Took", shown="took"),
         Cell("error", "Error", shown="error"),
     )
 

@@ -1,7 +1,8 @@
 """Sessions: who is signed in, in a signed cookie, and whether they still may be.
 
 The cookie says only which key or user; what these may see and do is asked anew with each request, so a session ends
-with its key or user. Whoever has the cookie has the session: it is sent to nobody else, and no script can read it.
+with its key or user, and with signing out, which is noted. Whoever has the cookie has the session: it is sent to nobody
+else, and no script can read it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.auth import AdminUser
 
-from workers import api_keys, users
+from workers import api_keys, sessions, users
 from workers.api_keys import Caller
 from workers.leases import utcnow
 from workers.users import SignedIn
 
 COOKIE = "billhook_session"
-LASTS = 12 * 3600
-"""Seconds after which somebody has to sign in again."""
+_LASTS = int(sessions.LASTS.total_seconds())
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Sessions:
 
     def begin(self, request: Request, response: Response, who: Caller | SignedIn) -> None:
         """Let whoever gets this response be signed in."""
-        claim = {"user": who.caller.id, "mark": who.mark} if isinstance(who, SignedIn) else {"key": who.id}
+        whose = {"user": who.caller.id, "mark": who.mark} if isinstance(who, SignedIn) else {"key": who.id}
         response.set_cookie(
             COOKIE,
-            self._signer.dumps(claim),
-            max_age=LASTS,
+            self._signer.dumps({"session": sessions.new(), **whose}),
+            max_age=_LASTS,
             path=_path(request),
             secure=request.url.scheme == "https",
             httponly=True,
@@ -55,17 +55,26 @@ class Sessions:
         )
 
     def end(self, request: Request, response: Response) -> None:
-        """Have the browser forget it."""
+        """End the session that this request belongs to, wherever its cookie is, and have the browser forget it."""
+        if claim := self._claim(request):
+            sessions.end(self._engine, claim["session"])
         response.delete_cookie(COOKIE, path=_path(request))
 
     def visitor(self, request: Request) -> Visitor | None:
         """Who is signed in; None where nobody is, or no longer may be."""
-        try:
-            claim = self._signer.loads(request.cookies.get(COOKIE, ""), max_age=LASTS)
-        except BadSignature:
+        claim = self._claim(request)
+        if claim is None or sessions.ended(self._engine, claim["session"]):
             return None
         caller = self._caller(claim)
         return None if caller is None else Visitor(username=caller.name, caller=caller)
+
+    def _claim(self, request: Request) -> dict[str, Any] | None:
+        """What its cookie says; None where it has none, or one that is too old, forged, or of a version before."""
+        try:
+            claim: dict[str, Any] = self._signer.loads(request.cookies.get(COOKIE, ""), max_age=_LASTS)
+        except BadSignature:
+            return None
+        return claim if "session" in claim else None
 
     def _caller(self, claim: dict[str, Any]) -> Caller | None:
         if "key" in claim:

@@ -70,6 +70,13 @@ def capped(value: int) -> str:
     return f"{value:,}" + ("+" if value >= MOST else "")
 
 
+def took(milliseconds: int | None) -> str:
+    """How long something took: in milliseconds, from ten seconds on in the units of `seconds`."""
+    if milliseconds is None:
+        return NOTHING
+    return f"{milliseconds:,} ms" if milliseconds < 10_000 else seconds(milliseconds / 1000)
+
+
 def seconds(value: float) -> str:
     """How long, in the largest unit of which it is one or more."""
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
@@ -80,4 +87,5 @@ def seconds(value: float) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "moment": moment, "state": state, "body": body, "text": text, "capped": capped, "many": many, "seconds": seconds,
+    "took": took,
 }  # fmt: skip

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from starlette_admin.auth import AdminUser, BaseAuthProvider
 from starlette_admin.helpers import safe_redirect_url
 
-from receiver.console.session import Sessions
+from receiver.console.session import Sessions, caller_of
 from receiver.throttle import Throttle
 from workers import api_keys, users
 from workers.api_keys import Caller
@@ -99,7 +99,8 @@ class Door(BaseAuthProvider):
 
     async def _sign_out(self, request: Request) -> Response:
         response = RedirectResponse(str(request.url_for("admin:login")), 303)
-        self._sessions.end(request, response)
+        await to_thread(self._sessions.end, request, response)
+        log.info("somebody signed out", action="signed_out", who=caller_of(request).id)
         return response
 
 

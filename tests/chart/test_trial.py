@@ -10,8 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -38,7 +37,7 @@ class Node:
         self._secrets = secrets
         self._folder = folder
         self._ports = {component: free_port() for component in SERVING}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, component: str) -> None:
         """Start a pod's container."""
@@ -47,7 +46,19 @@ class Node:
             process = subprocess.Popen(
                 self._command(found), env=self._environment(found), cwd=self._folder, stdout=log, stderr=log
             )
-        self._processes.append(process)
+        self._processes[component] = process
+
+    def until(self, probe: Callable[[str], bool], component: str) -> None:
+        """Wait until a probe of a container succeeds. Where it does not, what the container wrote says why."""
+
+        def succeeds() -> bool:
+            assert self._processes[component].poll() is None, "it has ended"
+            return probe(component)
+
+        try:
+            await_(succeeds, f"{component} is {probe.__name__}", 180)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log(component)}") from None
 
     def alive(self, component: str) -> bool:
         """Whether the probe of a container succeeds."""
@@ -88,9 +99,9 @@ class Node:
 
     def stop(self) -> None:
         """End everything."""
-        for process in self._processes:
+        for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
-        for process in self._processes:
+        for process in self._processes.values():
             process.wait(30)
 
     def _command(self, found: Pod) -> list[str]:
@@ -163,9 +174,9 @@ def test_it_starts_and_the_pods_of_helm_test_succeed(helm: Helm, node: Node) -> 
     for component in PROCESSES:
         node.start(component)
     for component in SERVING:
-        await_(partial(node.ready, component), f"{component} is ready")
+        node.until(node.ready, component)
     for component in PROCESSES[len(SERVING) :]:
-        await_(partial(node.alive, component), f"{component} is alive")
+        node.until(node.alive, component)
     healthy = node.run(testers["release-billhook-test-health"])
     made = node.run(testers["release-billhook-test-round-trip"])
 

@@ -106,6 +106,23 @@ def test_an_event_with_two_handlers_gets_two_runs(dispatcher: Dispatcher, regist
     assert only(engine, EventRow).status == "processed"
 
 
+def test_a_run_keeps_how_long_its_last_start_took(dispatcher: Dispatcher, registry: Registry, engine: Engine) -> None:
+    @registry.on("*", name="slow")
+    def _(event: Event, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError
+        time.sleep(0.05)
+
+    event_id = received(engine)
+
+    process(dispatcher, [event_id])
+    assert by_handler(engine)["slow"].duration_ms < 50
+    change(engine, HandlerRun, next_attempt_at=NOW)
+    process(dispatcher, [event_id])
+
+    assert by_handler(engine)["slow"].duration_ms >= 50
+
+
 def test_a_handler_gets_the_event_as_it_was_signed(dispatcher: Dispatcher, registry: Registry, engine: Engine) -> None:
     got: list[tuple[Event, Context]] = []
     registry.on("*", name="keeps")(lambda event, ctx: got.append((event, ctx)))

@@ -28,6 +28,7 @@ from handlers.providers.hibr.sandbox import create_app as hibr_app
 from handlers.providers.hibr.sandbox.seeds import API_KEY, CUSTOMER, PAID_INVOICE
 from handlers.providers.hisab.client import HisabClient
 from handlers.providers.hisab.sandbox import create_app as hisab_app
+from handlers.providers.http import trust
 from handlers.providers.sandbox.webhooks import Delivery
 from handlers.registry import Registry
 from tests.conftest import SECRET
@@ -53,7 +54,7 @@ class Network(httpx.BaseTransport):
     """The network to the API; a test can have a call answered by something else."""
 
     def __init__(self) -> None:
-        self._real = httpx.HTTPTransport()
+        self._real = httpx.HTTPTransport(verify=trust())
         self.instead: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -369,7 +370,7 @@ def reshaped(request: httpx.Request, fields: dict[str, Any]) -> httpx.Response |
         return httpx.Response(200, json={"success": True, "data": [], "meta": {"pagination": {"totalPages": 0}}})
     if not request.url.path.endswith("/invoices"):
         return None
-    with httpx.HTTPTransport() as transport:
+    with httpx.HTTPTransport(verify=trust()) as transport:
         answer = transport.handle_request(request)
         answer.read()
     document = answer.json()

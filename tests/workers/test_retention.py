@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select, update
 
 from tests.workers.given import NOW, change, only, received, rows
 from tests.workers.history import ended, followed
-from workers import audit_log, database, idempotency, ids, retention
+from workers import audit_log, database, idempotency, ids, retention, sessions
 from workers.app import Runtime
 from workers.audit import audit
 from workers.delivery.messages import Outgoing, publish
@@ -177,6 +177,20 @@ def test_the_answers_to_changes_that_were_asked_for_a_day_ago_go(
     assert prune(engine, NOW, settings).rows == counted(idempotency_keys=5)
     with database.read(engine) as connection:
         assert sorted(connection.execute(select(IdempotencyKey.key)).scalars()) == ["5", "6"]
+
+
+def test_a_session_that_was_signed_out_of_is_forgotten_once_it_would_be_over_anyway(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    begun = {hours: ids.first("ses", NOW - timedelta(hours=hours)) for hours in (500, 16, 15, 14, 11, 0)}
+    for session in begun.values():
+        sessions.end(engine, session)
+        sessions.end(engine, session)
+
+    assert prunable(engine, NOW, settings)["ended_sessions"] == 4
+    assert prune(engine, NOW, settings).rows == counted(ended_sessions=4)
+    assert [hours for hours, session in begun.items() if sessions.ended(engine, session)] == [11, 0]
 
 
 def keep_key(engine: Engine, key: str, run_id: str, age: timedelta) -> None:

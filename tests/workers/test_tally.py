@@ -213,9 +213,11 @@ def test_nothing_is_tallied_where_there_is_nothing(runtime: Runtime) -> None:
 
 def test_percentiles_lie_in_their_class() -> None:
     assert stats.percentile({}, 0.5) is None
-    assert stats.percentile({10: 100}, 0.5) == 7.5
-    assert stats.percentile({10: 90, 500: 10}, 0.95) == 450.0
-    assert stats.percentile({30_000: 1}, 0.95) == 29_500.0
+    assert stats.percentile({"10": 100}, 0.5) == 7.5
+    assert stats.percentile({"10": 90, "500": 10}, 0.95) == 450.0
+    assert stats.percentile({"30000": 1}, 0.95) == 29_500.0
+    assert stats.percentile({"": 1_000}, 0.5) is None
+    assert stats.percentile({"": 1_000, "10": 100}, 0.5) == 7.5
 
 
 def test_what_there_is_in_the_columns_of_an_index(engine: Engine) -> None:

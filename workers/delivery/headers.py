@@ -23,6 +23,7 @@ MAX_BYTES = 8 * 1024
 
 _SHORTEST = 6
 """Characters of a value that is looked for in answers."""
+_MASK = b"********"
 
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token (RFC 9110, section 5.6.2)."""
@@ -83,13 +84,24 @@ def names(vault: MultiFernet, stored: bytes | None) -> list[str]:
     return [] if stored is None else list(json.loads(decrypt(vault, stored)))
 
 
-def masked(answered: bytes, headers: Sequence[tuple[str, str]]) -> bytes:
-    """What an endpoint answered, without the values that it was sent: many an error page repeats its request."""
+def masked(answered: bytes, headers: Sequence[tuple[str, str]], *, cut: bool = False) -> bytes:
+    """What an endpoint answered, without the values that it was sent: many an error page repeats its request.
+
+    `cut`: there was more of it, so it may end within a value.
+    """
     if not answered:
         return answered
-    for secret in sorted({form for _, value in headers for form in _forms(value)}, key=len, reverse=True):
-        answered = answered.replace(secret.encode(), b"********")
-    return answered
+    secrets = sorted({form.encode() for _, value in headers for form in _forms(value)}, key=len, reverse=True)
+    for secret in secrets:
+        answered = answered.replace(secret, _MASK)
+    begun = max((_begun(answered, secret) for secret in secrets), default=0) if cut else 0
+    return answered[: len(answered) - begun] + _MASK if begun else answered
+
+
+def _begun(answered: bytes, secret: bytes) -> int:
+    """How much of the beginning of a value an answer ends with; 0 where it is too little to tell."""
+    sizes = range(len(secret) - 1, _SHORTEST - 1, -1)
+    return next((size for size in sizes if answered.endswith(secret[:size])), 0)
 
 
 def _forms(value: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from functools import cache
 
 import httpx
 
@@ -65,9 +66,15 @@ def is_loopback(host: str) -> bool:
 
 def tls_transport() -> httpx.HTTPTransport:
     """The network, with TLS 1.3 at least (HIBR API reference, Base URL & environments)."""
+    return httpx.HTTPTransport(verify=_tls_1_3(), trust_env=False)
+
+
+@cache
+def _tls_1_3() -> ssl.SSLContext:
+    """Of its own, since this API asks for more than the others; made once in a process."""
     context = httpx.create_ssl_context(trust_env=False)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return httpx.HTTPTransport(verify=context, trust_env=False)
+    return context
 
 
 def _parts(url: str, name: str) -> httpx.URL:

@@ -15,6 +15,7 @@ from typing import Protocol
 import httpx
 from sqlalchemy import select
 
+from handlers.providers.http import trust
 from handlers.providers.provider import Provider
 from handlers.providers.sandbox.store import Store
 from handlers.providers.sandbox.webhooks import DELIVERED, FAILED, WAITING, Attempt, Delivery
@@ -82,7 +83,11 @@ class Sender:
         self._retry_delays = tuple(retry_delays)
         # Between two webhooks nothing stays open, so nobody has to close this client.
         self._http = httpx.AsyncClient(
-            transport=transport, trust_env=False, timeout=TIMEOUT, limits=httpx.Limits(max_keepalive_connections=0)
+            transport=transport,
+            trust_env=False,
+            verify=trust(),
+            timeout=TIMEOUT,
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
         self._in_hand: set[int] = set()
         self._turns: dict[str, asyncio.Lock] = {}

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import httpx
 
 from receiver.cli.output import CommandError, WrongUse
+from receiver.cli.remote.rows import Object
 from receiver.versions import VERSION
 
 PREFIX = "/api/v1"
@@ -107,25 +108,13 @@ class Api:
         raise (WrongUse if status == 400 else CommandError)(said)
 
 
-class _Object(dict[str, Any]):
-    """An object of an answer, which says so where it lacks what this version looks for."""
-
-    def __missing__(self, name: str) -> NoReturn:
-        raise CommandError(f"the API answers without {name!r}: there is another version of Billhook, this is {VERSION}")
-
-    def pop(self, name: str, *_: Any) -> Any:
-        value = self[name]
-        del self[name]
-        return value
-
-
-def _read(answer: httpx.Response) -> _Object:
+def _read(answer: httpx.Response) -> Object:
     """The object in an answer; an empty one where there is none."""
     try:
-        document = answer.json(object_hook=_Object)
+        document = answer.json(object_hook=Object)
     except (ValueError, RecursionError):
         document = None
-    return document if isinstance(document, _Object) else _Object()
+    return document if isinstance(document, Object) else Object()
 
 
 def connect(url: str, key: str) -> Api:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache, partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -95,8 +96,21 @@ def _connected(context: typer.Context, url: str, key: str | None) -> Api:
     from receiver.cli.remote.client import connect
 
     api = connect(url, _key(key, os.environ))
+    if _is_heard(url):
+        print(f"billhook: {url} is not https: whoever listens on the way reads the key", file=sys.stderr)
     context.call_on_close(api.http.close)
     return api
+
+
+def _is_heard(url: str) -> bool:
+    """Whether the key leaves this machine unencrypted."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        here = ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return parts.scheme == "http" and not here
 
 
 def _without(url: str | None) -> str:

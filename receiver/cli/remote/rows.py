@@ -6,8 +6,11 @@ import base64
 from collections.abc import Mapping
 from datetime import datetime
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import quote
+
+from receiver.cli.output import CommandError
+from receiver.versions import VERSION
 
 if TYPE_CHECKING:
     from workers.models import AnyRow
@@ -15,11 +18,30 @@ if TYPE_CHECKING:
 _MOMENTS = ("_at", "_until", "_since")
 
 
+class Object(dict[str, Any]):
+    """An object of an answer, which says so where it lacks what this version looks for."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise _lacks(name)
+
+    def pop(self, name: str, *_: Any) -> Any:
+        value = self[name]
+        del self[name]
+        return value
+
+
 class _Row(SimpleNamespace):
     """Has what is read of a row of the database: its columns, and all of them."""
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _lacks(name)
+
     def _asdict(self) -> dict[str, Any]:
         return dict(vars(self))
+
+
+def _lacks(name: str) -> CommandError:
+    return CommandError(f"the API answers without {name!r}: there is another version of Billhook, this is {VERSION}")
 
 
 def row(shown: Mapping[str, Any], **beside: Any) -> AnyRow:
@@ -29,7 +51,7 @@ def row(shown: Mapping[str, Any], **beside: Any) -> AnyRow:
 
 def values(shown: Mapping[str, Any]) -> dict[str, Any]:
     """The same as a dict."""
-    return {name: _value(name, value) for name, value in shown.items()}
+    return Object({name: _value(name, value) for name, value in shown.items()})
 
 
 def content(shown: Mapping[str, Any], name: str) -> bytes:

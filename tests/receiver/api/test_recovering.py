@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from receiver.api import recovering
+from receiver.api.answers import cursor_of
 from tests.receiver.api.conftest import Caller, refused
 from tests.receiver.api.given import ended, once, published
 from tests.workers.given import endpoint, rows
+from workers import ids
 from workers.app import Runtime
 from workers.models import AuditEntry, Delivery
 
@@ -87,6 +89,7 @@ def test_what_is_asked_wrong_is_refused(caller: Caller, runtime: Runtime) -> Non
         SINCE | {"until": "2026-05-01T00:00:00Z"},
         SINCE | {"cursor": "x"},
         SINCE | {"cursor": "\x00"},
+        SINCE | {"cursor": cursor_of(ids.new("evt"))},
         SINCE | {"dry_run": "perhaps"},
         SINCE | {"colour": "red"},
     ]

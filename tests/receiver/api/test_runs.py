@@ -39,11 +39,12 @@ def test_runs_are_found_by_what_they_are(caller: Caller, edge: Edge, runtime: Ru
 
 def test_a_run_is_shown_with_its_error(caller: Caller, edge: Edge, runtime: Runtime) -> None:
     event_id = accepted(edge.post(delivery()))
-    run_id = ended(runtime.engine, event_id, status="dead", error="ValueError: no")
+    run_id = ended(runtime.engine, event_id, status="dead", error="ValueError: no", duration_ms=12)
 
     run = caller.get(f"/runs/{run_id}")
 
     assert (run["event_id"], run["status"], run["error"], run["steps"]) == (event_id, "dead", "ValueError: no", [])
+    assert run["duration_ms"] == 12
 
 
 def test_what_is_not_there(caller: Caller, caller_with: CallerWith) -> None:

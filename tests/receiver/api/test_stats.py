@@ -9,6 +9,7 @@ import pytest
 from tests.receiver.api.conftest import Caller, CallerWith, refused
 from tests.receiver.api.stored import ended, ignored
 from tests.receiver.edge import Edge, accepted, delivery
+from tests.workers.schedule.given import added
 from workers import database, ids
 from workers.app import Runtime
 from workers.models import Attempt, Delivery, Endpoint, Message
@@ -90,8 +91,32 @@ def test_runs_by_handler(caller: Caller) -> None:
 
     assert receipts == {
         "handler": "receipts.send", "runs": 2, "succeeded": 1, "discarded": 0, "dead": 1, "waiting": 0,
+        "p50_ms": None, "p95_ms": None,
     }  # fmt: skip
     assert caller.get("/stats/handlers", handler="nobody") == []
+
+
+@pytest.mark.parametrize("is_tallied", [False, True])
+def test_how_long_runs_took(caller: Caller, edge: Edge, runtime: Runtime, is_tallied: bool) -> None:
+    for number, duration in enumerate([45] * 8 + [90_000, None]):
+        ended(runtime.engine, accepted(edge.post(delivery(number))), duration_ms=duration)
+    if is_tallied:
+        tally(runtime.engine, datetime.now(UTC) + timedelta(hours=3), runtime.settings)
+
+    [receipts] = caller.get("/stats/handlers")
+
+    assert receipts["runs"] == 10
+    assert 40 < receipts["p50_ms"] <= 50
+    assert 60_000 < receipts["p95_ms"] <= 120_000
+
+
+def test_the_schedules_that_are_due_next_are_named_to_who_may_see_them(
+    caller: Caller, caller_with: CallerWith, runtime: Runtime
+) -> None:
+    due = added(runtime.engine, runtime.settings)
+
+    assert [one["id"] for one in caller.get("/stats/now")["due_next"]] == [due]
+    assert caller_with("stats:read").get("/stats/now")["due_next"] == []
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,11 @@ def test_a_list_of_many_pages_is_as_long_as_it_is_asked_for(same: Over, engine: 
 def test_all_of_an_event_is_shown_alike(same: Over, engine: Engine) -> None:
     (event_id,) = ended(engine, run="succeeded", headers='{"x-a": "1"}', organization="org_1", conflicts=2)
     followed(engine, [event_id], delivery="waiting")
+    change(engine, HandlerRun, duration_ms=12)
 
     shown = same("event", event_id).out
+
+    assert "the last start took 12 ms" in shown
 
     assert "  step pdf: 2 bytes" in shown
     assert "waiting, 1 attempt, next 2026-06-05 14:00:00Z" in shown

@@ -172,6 +172,20 @@ def test_where_nobody_answers_the_address_is_named(billhook: Billhook) -> None:
     assert billhook("--url", url, "events").complaint().startswith(f"{url} does not answer: ")
 
 
+def test_who_sends_the_key_over_a_network_unencrypted_is_told_so(billhook: Billhook) -> None:
+    for url, heard in (
+        ("http://billhook.invalid", True),
+        ("http://10.255.255.255.invalid:9", True),
+        ("https://billhook.invalid", False),
+        ("http://localhost:9", False),
+        ("http://[::1]:9", False),
+        ("http://127.8.8.8:9", False),
+    ):
+        said = billhook("--url", url, "events").err
+        assert (f"{url} is not https: whoever listens on the way reads the key" in said) is heard, url
+        assert KEY not in said
+
+
 # --- where, and who -------------------------------------------------------------------------------
 
 

@@ -423,8 +423,15 @@ def test_a_program_is_told_of_every_table_what_was_deleted(billhook: Billhook, e
     (again,) = billhook("prune", "--json").objects
 
     gone = {"attempts": 1, "deliveries": 1, "messages": 1, "steps": 1, "runs": 1, "events": 1}
-    assert would == {"events": 1, "messages": 0, "once_keys": 0, "idempotency_keys": 0, "dry_run": True}
-    assert first == {**gone, "once_keys": 0, "idempotency_keys": 0, "dry_run": False}
+    assert would == {
+        "events": 1,
+        "messages": 0,
+        "once_keys": 0,
+        "idempotency_keys": 0,
+        "ended_sessions": 0,
+        "dry_run": True,
+    }
+    assert first == {**gone, "once_keys": 0, "idempotency_keys": 0, "ended_sessions": 0, "dry_run": False}
     assert again == {**dict.fromkeys(first, 0), "dry_run": False}
 
 

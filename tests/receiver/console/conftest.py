@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
+from handlers.providers.http import trust
 from tests.receiver.console.world import World, world
 from tests.receiver.edge import Edge
 from workers import api_keys, passwords
@@ -67,7 +68,8 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 def stranger(edge: Edge) -> Iterator[Browser]:
     """Somebody who has not signed in."""
     headers = {"accept": "text/html"}
-    with httpx.Client(base_url=edge.client.base_url, headers=headers, trust_env=False, timeout=20) as client:
+    base = edge.client.base_url
+    with httpx.Client(base_url=base, headers=headers, trust_env=False, verify=trust(), timeout=20) as client:
         yield Browser(client)
 
 

@@ -150,6 +150,21 @@ def test_who_signs_out_is_out(browser: Browser) -> None:
     assert browser.client.get("/console/").status_code == 303
 
 
+def test_who_signs_out_ends_that_session_and_no_other_wherever_its_cookie_is(browser_with: BrowserWith) -> None:
+    def seen_with(cookie: str) -> int:
+        with httpx.Client(base_url=browser.client.base_url, cookies={COOKIE: cookie}, trust_env=False) as client:
+            return client.get("/console/").status_code
+
+    earlier = browser_with().client.cookies[COOKIE]
+    browser = browser_with()
+    copied = browser.client.cookies[COOKIE]
+    assert seen_with(copied) == seen_with(earlier) == 200
+
+    browser.post("/logout", 303)
+
+    assert (seen_with(copied), seen_with(earlier)) == (401, 200)
+
+
 def test_a_session_lives_on_when_the_encryption_keys_are_rotated(
     serve: Serve, runtime: Runtime, browser_with: BrowserWith
 ) -> None:

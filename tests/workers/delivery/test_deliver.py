@@ -206,6 +206,20 @@ def test_an_answer_that_repeats_the_headers_of_the_endpoint_is_kept_without_them
     assert only(courier.engine, Attempt).response == b'{"Authorization":"********","k":"********","n":"1"} ********'
 
 
+@pytest.mark.parametrize("within", [1, 5, 6, 12, 19])
+def test_an_answer_that_is_cut_within_such_a_value_is_kept_without_its_beginning(
+    within: int, courier: Courier, subscriber: Subscriber
+) -> None:
+    before = b"." * (MAX_KEPT - within)
+    add(courier, subscriber.url, headers={"x-key": "Bearer gateway-t0ken"})
+    subscriber.reply = answering(403, before + b"Bearer gateway-t0ken and more")
+
+    deliver(courier, publish_some(courier))
+
+    kept = only(courier.engine, Attempt).response
+    assert kept == before + (b"********" if within > 5 else b"Bearer"[:within])
+
+
 def test_an_endpoint_that_does_not_answer_is_an_attempt_too(
     courier: Courier, subscriber: Subscriber, clock: Clock
 ) -> None:

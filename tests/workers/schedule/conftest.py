@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from handlers.providers.hisab.client import HisabClient
+from handlers.providers.http import trust
 from tests.conftest import SECRET
 from tests.workers.given import Clock
 from tests.workers.schedule.given import KEY, Network, OneClient, served
@@ -57,6 +58,9 @@ def generator(runtime: Runtime, api_url: str, network: Network, clock: Clock) ->
 def customer(api_url: str) -> str:
     """A customer of this test."""
     answer = httpx.post(
-        f"{api_url}/customers", json={"name": "Atlas", "type": "b2c"}, headers={"Authorization": f"Bearer {KEY}"}
+        f"{api_url}/customers",
+        json={"name": "Atlas", "type": "b2c"},
+        headers={"Authorization": f"Bearer {KEY}"},
+        verify=trust(),
     )
     return str(answer.json()["data"]["id"])

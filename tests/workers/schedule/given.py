@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from handlers.providers.hisab.client import HisabClient
 from handlers.providers.hisab.sandbox import create_app
+from handlers.providers.http import trust
 from tests.conftest import SECRET
 from tests.workers.given import NOW, rows, until
 from workers import database
@@ -61,7 +62,7 @@ class Network(httpx.BaseTransport):
     """The network to the API: what was called, and what befalls a call before and after it reached the API."""
 
     def __init__(self) -> None:
-        self._real = httpx.HTTPTransport()
+        self._real = httpx.HTTPTransport(verify=trust())
         self.calls: list[str] = []
         self.before: Callable[[int], httpx.Response | None] = lambda _: None
         self.after: Callable[[int], None] = lambda _: None
