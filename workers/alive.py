@@ -1,40 +1,14 @@
-"""Whether workers and beats do their work, for who watches them from outside.
+"""Whether the workers and beats of a machine or container do their work, for its probe.
 
-Each touches a file of its machine or container, which needs no server, and says in Redis that it is there, for those
-who look from elsewhere. Redis key: `{prefix}alive`, a sorted set of who was there at which moment.
+Each touches a file there, so the probe needs no server; and it is asked every few seconds, so it needs no library. Who
+looks from elsewhere asks Redis (`workers.presence`).
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from redis import Redis, RedisError
-
-WITHIN = 60.0
-"""Seconds after which a process that has not touched its file is taken for stuck."""
-
-_SAYS_EVERY = 10.0
-_KEPT = 86_400.0
-"""Seconds after which who has said nothing is forgotten."""
-_said_at: dict[str, float] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A worker (`work`) or beat (`beat`) that has said that it is there, and for how many seconds it has not since."""
-
-    name: str
-    host: str
-    silent: float
 
 
 def path(name: str) -> Path:
@@ -56,45 +30,3 @@ def silent_for(name: str) -> float | None:
         return time.time() - path(name).stat().st_mtime
     except OSError:
         return None
-
-
-def announce(redis: Redis, prefix: str, name: str, now: Callable[[], float] = time.time) -> None:
-    """Say in Redis that this process does its work; at most every ten seconds. Without Redis nobody is told."""
-    if time.monotonic() - _said_at.get(name, float("-inf")) < _SAYS_EVERY:
-        return
-    _said_at[name] = time.monotonic()
-    try:
-        with redis.pipeline(transaction=False) as asked:
-            asked.zadd(f"{prefix}alive", {_member(name): now()})
-            asked.zremrangebyscore(f"{prefix}alive", "-inf", now() - _KEPT)
-            asked.expire(f"{prefix}alive", int(_KEPT))
-            asked.execute()
-    except RedisError:
-        return
-
-
-def withdraw(redis: Redis, prefix: str, name: str) -> None:
-    """Say in Redis that this process is about to end, within a second. Who cannot say so is missed after a while."""
-
-    def forget() -> None:
-        with suppress(RedisError):
-            redis.zrem(f"{prefix}alive", _member(name))
-
-    # A Redis that hangs must not hold up the end.
-    thread = threading.Thread(target=forget, daemon=True)
-    thread.start()
-    thread.join(1.0)
-
-
-def _member(name: str) -> str:
-    return f"{name} {socket.gethostname()} {os.getpid()}"
-
-
-def announced(redis: Redis, prefix: str, now: Callable[[], float] = time.time) -> list[Process]:
-    """Who has said within a day that it is there, the last first. Raises RedisError."""
-    found: Any = redis.zrange(f"{prefix}alive", 0, -1, desc=True, withscores=True)
-    processes = []
-    for member, at in found:
-        name, _, rest = member.decode("utf-8", "replace").partition(" ")
-        processes.append(Process(name, rest.rpartition(" ")[0], max(0.0, now() - at)))
-    return processes

@@ -6,13 +6,13 @@ What a tick finds due is claimed in the database, so two beats are harmless.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.schedules import schedstate, schedule
 from redis import RedisError
 
-from workers import alive, audited
+from workers import alive, audited, presence
 from workers.app import app, ringing, runtime
 from workers.logs import log
 from workers.metrics import REDIS_ERRORS
@@ -23,6 +23,8 @@ _EXPIRES = 30
 _AUDIT = "billhook.events.audit"
 _PRUNE_INTERVAL = 3600.0
 _TALLY_INTERVAL = 60.0
+_AGAIN = timedelta(minutes=1)
+"""After which a tick that was left out is tried again, where it comes more seldom than that."""
 _RECONCILE_INTERVAL = 60.0
 """Seconds between looks for a source whose time has come to be compared with its provider."""
 
@@ -37,16 +39,32 @@ class Every(schedule):
 
 
 class Ticks(Scheduler):
-    """Celery's scheduler without its file, that leaves out ticks for a queue nobody empties."""
+    """Celery's scheduler without its file, that leaves out ticks for a queue nobody empties.
+
+    One that comes seldom, such as an audit's, is not left out until its next time, but tried again soon.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._left_out: dict[str, timedelta] = {}
+        """Ticks, and how much less than its interval each waits for the next."""
+        super().__init__(*args, **kwargs)
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         alive.touch("beat")
-        alive.announce(runtime().redis, runtime().settings.redis_prefix, "beat")
-        return super().tick(*args, **kwargs)
+        presence.announce(runtime().redis, runtime().settings.redis_prefix, "beat")
+        pause = super().tick(*args, **kwargs)
+        for name, sooner in self._left_out.items():
+            # Celery has noted it as sent by now, and asks again when each is due where there is no heap.
+            entry: Any = self.schedule[name]
+            entry.last_run_at -= sooner
+            self._heap = None
+        self._left_out.clear()
+        return pause
 
     def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:
         queue = str(entry.task).split(".")[1]
         if ringing(runtime().redis, runtime().settings, queue):
+            self._leave_out(entry)
             return None
         try:
             return super().apply_async(entry, *args, **kwargs)
@@ -54,7 +72,13 @@ class Ticks(Scheduler):
             REDIS_ERRORS.labels("tick").inc()
             cause = type(error.__context__).__name__
             log.warning("could not send a tick; the next follows", action="tick_failed", task=entry.task, error=cause)
+            self._leave_out(entry)
             return None
+
+    def _leave_out(self, entry: ScheduleEntry) -> None:
+        sooner = timedelta(seconds=cast(Every, entry.schedule).seconds) - _AGAIN
+        if sooner > timedelta():
+            self._left_out[str(entry.name)] = sooner
 
 
 def service(settings: Settings) -> Service:

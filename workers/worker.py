@@ -29,7 +29,7 @@ from celery.exceptions import SecurityWarning
 from celery.worker import consumer, state
 from redis import Redis, RedisError
 
-from workers import alive
+from workers import alive, presence
 from workers.app import STOPPING, Runtime, app
 from workers.logs import log
 from workers.metrics import PROCESSES_LOST
@@ -143,10 +143,10 @@ def run(runtime: Runtime, queues: Sequence[str], ready: Callable[[], object]) ->
     )
     keys = [f"{runtime.settings.redis_prefix}{queue}" for queue in queues]
     known_as = (runtime.redis, runtime.settings.redis_prefix, "work")
-    said = partial(alive.announce, *known_as)
+    said = partial(presence.announce, *known_as)
     Watch(lambda: _waiting(runtime.redis, keys), _idle, _start_anew, said=said).start()
     worker.start()
-    alive.withdraw(*known_as)
+    presence.withdraw(*known_as)
     log.info("the worker has stopped", action="worker_stopped")
     status = int(worker.exitcode or 0)
     if status and not STOPPING[0]:

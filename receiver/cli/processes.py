@@ -140,8 +140,8 @@ def beat(metrics: Annotated[bool, typer.Option(hidden=True)] = True) -> None:
     """
     _stoppable()
     from workers import observing
-    from workers.alive import withdraw
     from workers.beat import service
+    from workers.presence import withdraw
 
     runtime = _start()
     observing.start_parent(runtime.settings, "beat")

@@ -5,13 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from tests.workers.given import until
 from workers import alive
-from workers.app import Runtime
 from workers.worker import Watch
 
 
@@ -81,25 +77,3 @@ def test_a_worker_whose_loop_does_not_turn_is_not_alive() -> None:
     watch.join(5)
 
     assert alive.silent_for("work") is None
-
-
-def test_who_ends_is_not_taken_for_alive_any_more(runtime: Runtime) -> None:
-    known_as = (runtime.redis, runtime.settings.redis_prefix)
-    alive._said_at.clear()
-    alive.announce(*known_as, "work")
-    assert [one.name for one in alive.announced(*known_as)] == ["work"]
-
-    alive.withdraw(*known_as, "work")
-
-    assert alive.announced(*known_as) == []
-
-
-def test_without_redis_nobody_is_told_and_nobody_waits() -> None:
-    gone = Redis(port=1, retry=Retry(NoBackoff(), 0))
-    alive._said_at.clear()
-    started = time.monotonic()
-
-    alive.announce(gone, "", "work")
-    alive.withdraw(gone, "", "work")
-
-    assert time.monotonic() - started < 5

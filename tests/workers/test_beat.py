@@ -96,6 +96,41 @@ def test_ticks_are_left_out_for_a_queue_that_is_full_and_come_again_after(
     assert sorted(rung(runtime, "events")) == [(AUDIT, []), (PRUNE, []), ("billhook.events.sweep", []), (TALLY, [])]
 
 
+def due_in(scheduler: Scheduler, task: str) -> float:
+    """Seconds until it is sent."""
+    return scheduler.schedule[task].is_due()[1]
+
+
+def let_pass(scheduler: Scheduler, time: timedelta) -> None:
+    """As if all was sent so much earlier."""
+    for entry in scheduler.schedule.values():
+        assert entry.last_run_at is not None
+        entry.last_run_at -= time
+    vars(scheduler)["_heap"] = None
+
+
+def test_a_tick_that_comes_seldom_is_tried_again_soon_after_it_was_left_out(
+    scheduler: Scheduler, runtime: Runtime
+) -> None:
+    let_pass(scheduler, timedelta(hours=7))
+    fill_queue(runtime, "events")
+    for _ in range(20):
+        scheduler.tick()
+
+    assert 0 < due_in(scheduler, AUDIT) <= 60
+    assert 0 < due_in(scheduler, PRUNE) <= 60
+
+    # When there is room for them, they are sent, and come as seldom as ever
+    runtime.redis.delete(f"{runtime.settings.redis_prefix}events")
+    let_pass(scheduler, timedelta(minutes=1))
+    for _ in range(20):
+        scheduler.tick()
+
+    assert {(AUDIT, ()), (PRUNE, ())} <= {(task, tuple(about)) for task, about in rung(runtime, "events")}
+    assert due_in(scheduler, AUDIT) > 5 * 3600
+    assert due_in(scheduler, PRUNE) > 3000
+
+
 def test_without_redis_ticks_are_left_out(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path / "state", redis_url=f"redis://127.0.0.1:{free_port()}/0")
     started = app.start(settings, answer_within=1.0)

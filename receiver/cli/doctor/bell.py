@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from receiver.cli.doctor.finding import Finding, Site, milliseconds, needed
 from receiver.cli.output import Failure
 from workers import database, diagnosis
-from workers.alive import WITHIN, announced
 from workers.embedded import binary
 from workers.gauges import backlogs, due_at_sources
 from workers.leases import utcnow
+from workers.presence import WITHIN, announced
 from workers.redis_url import parse
 
 SLOW = 0.1

@@ -24,7 +24,7 @@ from tests.handlers.providers.sandbox.served import serving
 from tests.receiver.cli.conftest import Billhook
 from tests.services import free_port
 from tests.workers.given import NOW, change, received
-from workers import alive, audited, database, diagnosis
+from workers import audited, database, diagnosis, presence
 from workers.app import Runtime
 from workers.audited import Audited
 from workers.models import EventRow
@@ -60,8 +60,8 @@ def well(configured: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("BILLHOOK_HANDLERS", str(handlers))
         monkeypatch.setenv("BILLHOOK_SOURCES__SHOP__SECRETS", GOOD)
         for name in ("work", "beat"):
-            alive._said_at.clear()
-            alive.announce(runtime.redis, configured.redis_prefix, name)
+            presence._said_at.clear()
+            presence.announce(runtime.redis, configured.redis_prefix, name)
         yield configured
         REGISTRY.forget([one.name for one in REGISTRY])
 
@@ -350,8 +350,8 @@ def test_a_redis_that_endangers_the_queue_is_told_of(
 
 
 def test_who_was_last_heard_of_long_ago_is_named(runtime: Runtime) -> None:
-    alive._said_at.clear()
-    alive.announce(runtime.redis, runtime.settings.redis_prefix, "work", lambda: time.time() - 300)
+    presence._said_at.clear()
+    presence.announce(runtime.redis, runtime.settings.redis_prefix, "work", lambda: time.time() - 300)
 
     work, beat = bell.of_processes(Site(runtime.settings, runtime.engine, runtime.redis))
 
@@ -415,9 +415,9 @@ def test_a_secret_that_can_be_guessed_is_told_from_one_of_a_generator(secret: st
 @once
 def test_processes_are_forgotten_after_a_day(redis: Redis, settings: Settings) -> None:
     for name, at in (("work", NOW.timestamp()), ("beat", NOW.timestamp() + 90_000)):
-        alive._said_at.clear()
-        alive.announce(redis, settings.redis_prefix, name, lambda at=at: at)  # type: ignore[misc]
+        presence._said_at.clear()
+        presence.announce(redis, settings.redis_prefix, name, lambda at=at: at)  # type: ignore[misc]
 
-    (beat,) = alive.announced(redis, settings.redis_prefix, lambda: NOW.timestamp() + 90_010)
+    (beat,) = presence.announced(redis, settings.redis_prefix, lambda: NOW.timestamp() + 90_010)
 
     assert (beat.name, beat.silent) == ("beat", 10.0)
