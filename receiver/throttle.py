@@ -7,8 +7,26 @@ failing in its name.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 LARGEST = 10_000
+_OF_ONE_HOST = 64
+"""Bits of an address of IPv6 that are given to a network; the others each host in it chooses, as often as it likes."""
+
+
+def origin(client: tuple[str, int] | None) -> str:
+    """Whom a connection is counted for: its address, of IPv6 only its network; nobody where it has none."""
+    if client is None:
+        return ""
+    try:
+        address = ip_address(client[0])
+    except ValueError:
+        return client[0]
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((int(address), _OF_ONE_HOST), strict=False))
 
 
 class Throttle:

@@ -33,7 +33,7 @@ from handlers.event import Event, Headers
 from handlers.providers import PROVIDERS, Inbound
 from receiver.answers import CLOSE, Answer, Receive, Scope, Send, failure, success
 from receiver.gather import Gatherer, Overloaded, Unavailable
-from receiver.throttle import Throttle
+from receiver.throttle import Throttle, origin
 from workers import ids, tracing
 from workers.inbox import Arrival, Outcome
 from workers.logs import log
@@ -275,8 +275,7 @@ class Webhooks:
     def _unverified(self, sender: Sender, scope: Scope, error: VerificationError, now: float) -> Refused:
         if sender is self._nobody:
             return Refused("unknown_source", failure(404, "NOT_FOUND", "there is no such source"))
-        client = scope.get("client")
-        if wait := self._throttle.wait((sender.name, client[0] if client else ""), now):
+        if wait := self._throttle.wait((sender.name, origin(scope.get("client"))), now):
             message = "too many failed verifications from this address"
             return Refused("throttled", failure(429, "RATE_LIMIT_EXCEEDED", message, (b"retry-after", b"%d" % wait)))
         log.warning("a delivery failed verification", action="unverified", source=sender.name, reason=error.reason)

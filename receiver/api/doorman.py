@@ -1,6 +1,7 @@
 """The doorman: knows the keys, throttles who fails, and counts who asks.
 
-Failures are throttled by address, so that keys cannot be tried; who has a live key is never held up by that.
+Failures are throttled by address (of IPv6: by network), so that keys cannot be tried; who has a live key is never held
+up by that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 
 from receiver.api.edge import HEADERS
 from receiver.api.errors import ApiError
-from receiver.throttle import Throttle
+from receiver.throttle import Throttle, origin
 from workers import api_keys, call_limit
 from workers.api_keys import Caller
 from workers.app import Runtime
@@ -38,8 +39,7 @@ class Doorman:
         return caller
 
     def _refuse(self, request: Request) -> NoReturn:
-        address = request.client.host if request.client else ""
-        if wait := self._failures.wait(address, time.time()):
+        if wait := self._failures.wait(origin(request.client), time.time()):
             raise ApiError(
                 429, "too many requests without a valid key from this address", headers={"Retry-After": str(wait)}
             )

@@ -20,7 +20,7 @@ from starlette_admin.auth import AdminUser, BaseAuthProvider
 from starlette_admin.helpers import safe_redirect_url
 
 from receiver.console.session import Sessions, caller_of
-from receiver.throttle import Throttle
+from receiver.throttle import Throttle, origin
 from workers import api_keys, users
 from workers.api_keys import Caller
 from workers.app import Runtime
@@ -74,7 +74,7 @@ class Door(BaseAuthProvider):
         form = await request.form()
         name, secret = (str(form.get(field) or "") for field in ("name", "secret"))
         # Counted before it is tried: a password takes a while, in which many more could come.
-        if wait := self._failures.wait(address, time.time()):
+        if wait := self._failures.wait(origin(request.client), time.time()):
             answer = await self._page(request, templates, f"Too many tries. Try again in {wait} seconds.", 429)
             answer.headers["Retry-After"] = str(wait)
             return answer
@@ -82,7 +82,7 @@ class Door(BaseAuthProvider):
         if who is None:
             log.info("somebody could not sign in", action="sign_in_failed", client=address, user=bool(name))
             return await self._page(request, templates, "That is not right. Check it, and try again.", 401)
-        self._failures.forgive(address, time.time())
+        self._failures.forgive(origin(request.client), time.time())
         caller = who.caller if isinstance(who, SignedIn) else who
         log.info("somebody signed in", action="signed_in", client=address, who=caller.id)
         home = str(request.url_for("admin:index"))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver import throttle
-from receiver.throttle import Throttle
+from receiver.throttle import Throttle, origin
 
 MINUTE = 29_677_800 * 60.0
 
@@ -45,6 +45,18 @@ def test_a_flood_under_many_keys_does_not_fill_the_memory() -> None:
         limited.wait(number, MINUTE)
 
     assert len(limited._counts) <= throttle.LARGEST + 1
+
+
+def test_who_may_choose_among_addresses_is_one() -> None:
+    def one(address: str) -> str:
+        return origin((address, 4711))
+
+    assert one("2001:db8:1:2::1") == one("2001:DB8:1:2:ffff:ffff:ffff:ffff") == "2001:db8:1:2::/64"
+    assert one("2001:db8:1:3::1") != one("2001:db8:1:2::1")
+    assert one("fe80::1%eth0") == one("fe80::2%eth0")
+    assert one("::ffff:192.0.2.1") == one("192.0.2.1") == "192.0.2.1"
+    assert one("192.0.2.2") != one("192.0.2.1")
+    assert (one("testclient"), origin(None)) == ("testclient", "")
 
 
 @given(st.floats(min_value=0, max_value=1e12), st.integers(min_value=1, max_value=5))
