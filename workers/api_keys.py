@@ -54,6 +54,14 @@ class ApiKeyError(BillhookError):
     """A key cannot be what was asked; the message says what it can be."""
 
 
+class BeyondOwn(ApiKeyError):
+    """Somebody wants to give scopes that they do not have."""
+
+    def __init__(self, scopes: Sequence[str]) -> None:
+        super().__init__(f"your key may not give what it does not have: {', '.join(scopes)}")
+        self.scopes = scopes
+
+
 class NoApiKey(ApiKeyError):
     """There is no such key."""
 
@@ -104,16 +112,21 @@ def create(
     actor: str,
     now: datetime,
     expires_at: datetime | None = None,
-    not_after: datetime | None = None,
+    maker: Caller | None = None,
 ) -> NewKey:
-    """Make a key for these scopes or bundles, which ends by `not_after`, if that is given. Raises ApiKeyError."""
+    """Make a key for these scopes or bundles. Raises ApiKeyError.
+
+    `maker`: who makes it with a key or as a user, and can give no scope that they lack, and no longer life than theirs.
+    Raises BeyondOwn.
+    """
+    meant = expanded(scopes)
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise ApiKeyError(f"name: must be printable, and 1 to {LONGEST_NAME} characters")
     if expires_at is not None and expires_at <= now:
         raise ApiKeyError("expires_at: must be in the future")
-    if not_after is not None and (expires_at is None or expires_at > not_after):
-        raise ApiKeyError(f"expires_at: the key that makes it ends {not_after:%Y-%m-%d %H:%M:%S}Z, and it must by then")
-    made = NewKey(ids.new("key"), PREFIX + secrets.token_hex(24), expanded(scopes))
+    if maker is not None:
+        _bound(maker, meant, expires_at)
+    made = NewKey(ids.new("key"), PREFIX + secrets.token_hex(24), meant)
     row = {
         "id": made.id,
         "name": name,
@@ -129,6 +142,14 @@ def create(
         detail = {"key": made.id, "name": name, "scopes": list(made.scopes)}
         audit_log.note(connection, actor, "keys.create", detail, now)
     return made
+
+
+def _bound(maker: Caller, scopes: Sequence[str], expires_at: datetime | None) -> None:
+    if beyond := [scope for scope in scopes if scope not in maker.scopes]:
+        raise BeyondOwn(beyond)
+    last = maker.expires_at
+    if last is not None and (expires_at is None or expires_at > last):
+        raise ApiKeyError(f"expires_at: the key that makes it ends {last:%Y-%m-%d %H:%M:%S}Z, and it must by then")
 
 
 def revoke(engine: Engine, key_id: str, *, actor: str, now: datetime) -> AnyRow:

@@ -17,7 +17,7 @@ from starlette.routing import Match
 from handlers.errors import BillhookError, ProviderError, ProviderUnavailable
 from receiver.api.edge import REQUEST_ID
 from workers import database
-from workers.api_keys import NoApiKey
+from workers.api_keys import BeyondOwn, NoApiKey
 from workers.delivery.errors import HasSucceeded, NoDelivery, NoEndpoint, WrongState
 from workers.idempotency import OtherRequest
 from workers.logs import log
@@ -108,6 +108,10 @@ def register(api: FastAPI) -> None:
     def ours(_request: Request, error: BillhookError) -> JSONResponse:
         status, code, details = _status_of(error)
         return _answer(status, code, prose(str(error)), details)
+
+    @api.exception_handler(BeyondOwn)
+    def beyond(_request: Request, error: BeyondOwn) -> JSONResponse:
+        return _answer(403, "FORBIDDEN", str(error), {"required_scopes": error.scopes})
 
     @api.exception_handler(ProviderError)
     def of_provider(_request: Request, error: ProviderError) -> JSONResponse:

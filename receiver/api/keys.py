@@ -10,7 +10,6 @@ from pydantic import Field
 from receiver.api.access import Running, caller
 from receiver.api.answers import Many, Model, Moment, One, all_of, refusals
 from receiver.api.changes import Change, changing
-from receiver.api.errors import ApiError
 from workers import api_keys
 from workers.api_keys import SCOPES, Caller
 from workers.models import AnyRow
@@ -70,19 +69,15 @@ def create_key(wanted: WantedKey, change: Changes) -> Response:
     """Make a key for scopes that the calling key has itself. The key is shown in this answer, and never again."""
 
     def make() -> NewKey:
-        scopes = api_keys.expanded(wanted.scopes)
-        if beyond := [scope for scope in scopes if scope not in change.caller.scopes]:
-            message = f"your key may not give what it does not have: {', '.join(beyond)}"
-            raise ApiError(403, message, details={"required_scopes": beyond})
         engine = change.runtime.engine
         made = api_keys.create(
             engine,
             wanted.name,
-            scopes,
+            wanted.scopes,
             actor=change.actor,
             now=change.now,
             expires_at=wanted.expires_at,
-            not_after=change.caller.expires_at,
+            maker=change.caller,
         )
         return NewKey.of(api_keys.get(engine, made.id), key=made.key)
 

@@ -15,7 +15,7 @@ from starlette_admin.views import CustomView
 
 from receiver.console.session import caller_of, may
 from workers import api_keys
-from workers.api_keys import SCOPES, ApiKeyError, Caller
+from workers.api_keys import SCOPES, ApiKeyError, BeyondOwn, Caller
 from workers.api_keys import NewKey as Made
 from workers.app import Runtime
 from workers.leases import utcnow
@@ -47,14 +47,14 @@ class NewKey(CustomView):
         name, lasts = (str(form.get(field) or "").strip() for field in ("name", "lasts"))
         scopes = [str(scope) for scope in form.getlist("scopes")]
         caller = caller_of(request)
-        if beyond := [scope for scope in scopes if scope not in caller.scopes]:
-            raise HTTPException(403, f"You may not give what you do not have: {', '.join(beyond)}.")
         if lasts not in _LASTS:  # it must not come to last for ever by that
             raise HTTPException(400, f"There is no {lasts!r} to choose.")
         now, length = utcnow(), _LASTS[lasts]
         ends = None if length is None else now + length
         try:
             made = await to_thread(self._create, name, scopes, caller, now, ends)
+        except BeyondOwn as error:
+            raise HTTPException(403, str(error)) from None
         except ApiKeyError as error:
             return self._form(request, name, scopes, str(error))
         back = request.url_for("admin:detail", key="keys").include_query_params(pk=made.id)
@@ -62,8 +62,8 @@ class NewKey(CustomView):
         return self._page(request, "once.html", context)
 
     def _create(self, name: str, scopes: Sequence[str], maker: Caller, now: datetime, ends: datetime | None) -> Made:
-        engine, last = self._runtime.engine, maker.expires_at
-        return api_keys.create(engine, name, scopes, actor=maker.actor, now=now, expires_at=ends, not_after=last)
+        engine, actor = self._runtime.engine, maker.actor
+        return api_keys.create(engine, name, scopes, actor=actor, now=now, expires_at=ends, maker=maker)
 
     def _form(self, request: Request, name: str, chosen: Sequence[str], problem: str = "") -> Response:
         mine = caller_of(request).scopes
