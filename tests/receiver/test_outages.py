@@ -33,12 +33,15 @@ from workers import app
 from workers.app import Runtime
 from workers.settings import Settings
 
+ANSWER_WITHIN = 3.0
+"""Seconds that Redis is waited for: longer than any delivery takes that does not wait for it, on a busy machine too."""
+
 
 @contextmanager
 def redis_elsewhere(settings: Settings, port: int) -> Iterator[Runtime]:
     """A process started as `billhook serve` starts, with another server for Redis."""
     changed = settings.model_copy(update={"redis_url": SecretStr(f"redis://127.0.0.1:{port}/0")})
-    started = app.start(changed, answer_within=1.0)
+    started = app.start(changed, answer_within=ANSWER_WITHIN)
     yield started
     started.redis.close()
     started.engine.dispose()
@@ -51,22 +54,21 @@ def timed(edge: Edge, number: int) -> float:
     return time.perf_counter() - started
 
 
-def test_without_redis_deliveries_are_accepted_quickly(serve: Serve, runtime: Runtime, engine: Engine) -> None:
+def test_without_redis_deliveries_are_accepted_without_a_wait(serve: Serve, runtime: Runtime, engine: Engine) -> None:
     with redis_elsewhere(runtime.settings, free_port()) as lonely:
         edge = serve(lonely)
 
-        first, *later = [timed(edge, number) for number in range(5)]
+        seconds = [timed(edge, number) for number in range(5)]
         request = delivery(1)
         again = accepted(edge.post(request), 200)
 
-    assert first < 1.5
-    assert max(later) < 0.5
+    assert max(seconds) < ANSWER_WITHIN
     assert stored(engine) == 5
     assert again
 
 
 @pytest.mark.parametrize("backend", ["embedded"], indirect=True)
-def test_a_redis_that_does_not_answer_holds_up_one_delivery_for_a_second(serve: Serve, runtime: Runtime) -> None:
+def test_a_redis_that_does_not_answer_holds_up_one_delivery_once(serve: Serve, runtime: Runtime) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         redis_elsewhere(runtime.settings, silent.getsockname()[1]) as lonely,
@@ -75,8 +77,8 @@ def test_a_redis_that_does_not_answer_holds_up_one_delivery_for_a_second(serve: 
 
         first, *later = [timed(edge, number) for number in range(5)]
 
-    assert first < 1.5
-    assert max(later) < 0.5
+    assert first < 2 * ANSWER_WITHIN
+    assert max(later) < ANSWER_WITHIN
 
 
 def test_a_redis_that_lost_its_memory_loses_no_duplicate(edge: Edge, runtime: Runtime, engine: Engine) -> None:

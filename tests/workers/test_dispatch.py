@@ -116,8 +116,8 @@ def test_a_run_keeps_how_long_its_last_start_took(dispatcher: Dispatcher, regist
     event_id = received(engine)
 
     process(dispatcher, [event_id])
-    assert by_handler(engine)["slow"].duration_ms < 50
-    change(engine, HandlerRun, next_attempt_at=NOW)
+    assert by_handler(engine)["slow"].duration_ms is not None
+    change(engine, HandlerRun, duration_ms=None, next_attempt_at=NOW)
     process(dispatcher, [event_id])
 
     assert by_handler(engine)["slow"].duration_ms >= 50

@@ -200,7 +200,7 @@ def test_the_end_of_a_process_waits_for_a_collector_for_a_bounded_time(monkeypat
 
     tracing.stop()
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # without a bound, its exporter would try again for a minute
 
 
 @pytest.mark.parametrize("replayed", [False, True])

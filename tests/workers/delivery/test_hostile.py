@@ -233,7 +233,6 @@ async def flood(writer: asyncio.StreamWriter, endpoint: Endpoint) -> None:
 def test_interim_answers_without_end_are_no_answer(behave: Behaviour) -> None:
     answer = exchange(behave)
     assert (answer.status, answer.error, answer.detail) == (None, "protocol", "the answer is not valid HTTP")
-    assert answer.duration_ms < 3000
 
 
 def test_some_interim_answers_are_passed_over() -> None:
