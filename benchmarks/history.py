@@ -34,9 +34,10 @@ FROM (SELECT *,
 """
 _RUNS = """
 INSERT INTO handler_runs (id, event_id, handler, status, starts, fence, next_attempt_at, ring_at, attempts, pauses,
-                          replays, lane, ordered, occurred_at, created_at, ended_at, error)
+                          replays, lane, ordered, occurred_at, created_at, ended_at, duration_ms, error)
 SELECT 'run_' || left(ulid, 25) || k, 'evt_' || ulid, handler,
-       CASE WHEN n % 1000 < 3 THEN 'dead' ELSE 'succeeded' END, 1, 1, at, NULL, 1, 0, 0, NULL, false, at, at, at, NULL
+       CASE WHEN n % 1000 < 3 THEN 'dead' ELSE 'succeeded' END, 1, 1, at, NULL, 1, 0, 0, NULL, false, at, at, at,
+       k * (1 + (n * 37) % 400) + CASE WHEN n % 50 = 0 THEN (n * 13) % 45000 ELSE 0 END, NULL
 FROM seeds,
      (VALUES (1, 'receipts.send', 1), (2, 'ledger.book', 5), (3, 'crm.sync', 20000)) AS handlers (k, handler, every)
 WHERE (n % 1000 < 3 OR n % 1000 >= 60) AND n <= %(events)s - 20 AND n % every = 0
