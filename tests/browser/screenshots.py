@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page
+from sqlalchemy import Engine, select, update
 
 from receiver.app import create_app
 from tests.browser import chromium
@@ -23,6 +24,7 @@ from tests.receiver.edge import serving
 from workers import api_keys, app, database, logs
 from workers.app import Runtime
 from workers.leases import utcnow
+from workers.models import HandlerRun
 from workers.settings import Settings
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
@@ -39,6 +41,7 @@ def main() -> None:
             _first_run(browser, url)
             with world(runtime) as full:
                 full.bustle(utcnow() - timedelta(minutes=1))
+                _as_on_a_server(runtime.engine)
                 _pages(browser, url, full)
 
 
@@ -60,6 +63,15 @@ def _running(folder: Path) -> Iterator[Runtime]:
         yield runtime
     finally:
         runtime.engine.dispose()
+
+
+def _as_on_a_server(engine: Engine) -> None:
+    """Have handlers have taken their time, and code have lain where the image has it."""
+    with database.write(engine) as connection:
+        for number, run in enumerate(connection.execute(select(HandlerRun.id, HandlerRun.error)).all()):
+            error = run.error and run.error.replace(str(FOLDER.parents[1]), "/opt/billhook")
+            taken = {"duration_ms": 18 + number * 37 % 260, "error": error}
+            connection.execute(update(HandlerRun).where(HandlerRun.id == run.id).values(taken))
 
 
 def _first_run(browser: Browser, url: str) -> None:
