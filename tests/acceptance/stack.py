@@ -32,7 +32,7 @@ from workers.models import EventRow
 from workers.settings import Settings
 
 SECRET = "whsec_acceptance_secret_123456"
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 def await_(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:

@@ -150,7 +150,7 @@ def sent_back(engine: Engine, run_id: str, *, now: datetime = NOW, plan_anew: bo
         )
 
 
-def until(condition: Callable[[], T], seconds: float = 20.0) -> T:
+def until(condition: Callable[[], T], seconds: float = 60.0) -> T:
     """Wait until something is so; what the condition gave."""
     end = time.monotonic() + seconds
     while not (found := condition()):

@@ -34,7 +34,7 @@ def test_an_idle_worker_that_hears_none_of_the_waiting_messages_is_started_anew(
 
     watch(remedied.set)
 
-    assert remedied.wait(5)
+    assert remedied.wait(30)
 
 
 @pytest.mark.parametrize(("waiting", "idle"), [(False, True), (True, False), (False, False)])
