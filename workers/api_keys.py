@@ -58,7 +58,7 @@ class BeyondOwn(ApiKeyError):
     """Somebody wants to give scopes that they do not have."""
 
     def __init__(self, scopes: Sequence[str]) -> None:
-        super().__init__(f"your key may not give what it does not have: {', '.join(scopes)}")
+        super().__init__(f"you may not give what you do not have: {', '.join(scopes)}")
         self.scopes = scopes
 
 

@@ -161,11 +161,11 @@ class Batch:
     def _execute(self, taken: Taken, context: Context) -> Result:
         most = self._dispatcher.settings.max_starts
         if taken.handler is None:
-            return Failed(f"handler {taken.lease.handler} is not loaded in this worker: see BILLHOOK_HANDLERS", 0.0)
+            return Failed(f"handler {taken.lease.handler} is not loaded in this worker: see BILLHOOK_HANDLERS", None)
         if taken.lease.deaths >= most:
-            return Failed(f"its process died {most} times while it ran", 0.0, final=True)
+            return Failed(f"its process died {most} times while it ran", None, final=True)
         if taken.reading.error is not None:
-            return Failed(taken.reading.error, 0.0, final=taken.reading.final)
+            return Failed(taken.reading.error, None, final=taken.reading.final)
         return execute(taken.handler, taken.reading.event, context)
 
     def _ended(self, done: Done) -> None:

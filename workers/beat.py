@@ -5,11 +5,12 @@ What a tick finds due is claimed in the database, so two beats are harmless.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
-from celery.schedules import schedstate, schedule
+from celery.schedules import schedule
 from redis import RedisError
 
 from workers import alive, audited, presence
@@ -29,22 +30,16 @@ _RECONCILE_INTERVAL = 60.0
 """Seconds between looks for a source whose time has come to be compared with its provider."""
 
 
-class Every(schedule):
-    """Celery's interval, which would stand still for as long as the clock was set back by."""
-
-    def is_due(self, last_run_at: datetime) -> Any:
-        if last_run_at > self.now():
-            return schedstate(is_due=True, next=self.seconds)
-        return super().is_due(last_run_at)
-
-
 class Ticks(Scheduler):
     """Celery's scheduler without its file, that leaves out ticks for a queue nobody empties.
 
-    One that comes seldom, such as an audit's, is not left out until its next time, but tried again soon.
+    One that comes seldom, such as an audit's, is not left out until its next time, but tried again soon; also where
+    only the answer of Redis got lost, and it comes twice, which is harmless. A clock that is set back, by which Celery
+    would stand still for as long, puts nothing off.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._at = app.now()
         self._left_out: dict[str, timedelta] = {}
         """Ticks, and how much less than its interval each waits for the next."""
         super().__init__(*args, **kwargs)
@@ -52,14 +47,21 @@ class Ticks(Scheduler):
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         alive.touch("beat")
         presence.announce(runtime().redis, runtime().settings.redis_prefix, "beat")
+        now = app.now()
+        if now < self._at:
+            self._move({str(name): self._at - now for name in self.schedule})
+        self._at = now
         pause = super().tick(*args, **kwargs)
-        for name, sooner in self._left_out.items():
-            # Celery has noted it as sent by now, and asks again when each is due where there is no heap.
-            entry: Any = self.schedule[name]
-            entry.last_run_at -= sooner
-            self._heap = None
+        self._move(self._left_out)
         self._left_out.clear()
         return pause
+
+    def _move(self, sooner: Mapping[str, timedelta]) -> None:
+        """Have these ticks be due so much sooner."""
+        for name, time in sooner.items():
+            entry: Any = self.schedule[name]
+            entry.last_run_at -= time
+            self._heap = None  # without it, Celery asks each when it is due
 
     def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:
         queue = str(entry.task).split(".")[1]
@@ -71,12 +73,12 @@ class Ticks(Scheduler):
         except SchedulingError as error:  # Celery would log it with a traceback, each second
             REDIS_ERRORS.labels("tick").inc()
             cause = type(error.__context__).__name__
-            log.warning("could not send a tick; the next follows", action="tick_failed", task=entry.task, error=cause)
+            log.warning("could not send a tick; another follows", action="tick_failed", task=entry.task, error=cause)
             self._leave_out(entry)
             return None
 
     def _leave_out(self, entry: ScheduleEntry) -> None:
-        sooner = timedelta(seconds=cast(Every, entry.schedule).seconds) - _AGAIN
+        sooner = timedelta(seconds=cast(schedule, entry.schedule).seconds) - _AGAIN
         if sooner > timedelta():
             self._left_out[str(entry.name)] = sooner
 
@@ -97,7 +99,7 @@ def service(settings: Settings) -> Service:
     app.conf.beat_schedule = {
         task: {
             "task": task,
-            "schedule": Every(timedelta(seconds=seconds)),
+            "schedule": schedule(timedelta(seconds=seconds)),
             "options": {"expires": max(_EXPIRES, seconds)},
             "last_run_at": _last_audit(settings) if task == _AUDIT else None,
         }

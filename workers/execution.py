@@ -61,10 +61,13 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The handler raised, or ran out of time. `after`: seconds it asks to wait; `final`: never again."""
+    """The handler raised, ran out of time, or was not started at all, which took no `seconds`.
+
+    `after`: seconds it asks to wait; `final`: never again.
+    """
 
     error: str
-    seconds: float
+    seconds: float | None
     after: float | None = None
     at_least: float | None = None
     final: bool = False
@@ -91,11 +94,13 @@ def execute(handler: Handler, event: Event, context: Context) -> Result:
     except KeyboardInterrupt:
         raise
     except BaseException as raised:  # a handler that exits, is cancelled or panics ends itself, not the worker
-        result = _result(handler, raised, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        result = _result(handler, raised, seconds)
     else:
-        result = Succeeded(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        result = Succeeded(seconds)
     if context.paused_until is not None:  # whatever became of the Pause on its way: a bare `except`, a task group
-        return Paused(context.paused_until, result.seconds)
+        return Paused(context.paused_until, seconds)
     return result
 
 

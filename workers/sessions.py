@@ -37,7 +37,7 @@ def ended(engine: Engine, session_id: str) -> bool:
 
 
 def over(now: datetime) -> ColumnElement[bool]:
-    """Of those that were ended: which would be over by now anyway."""
+    """Of those that were ended: which would be over by now anyway, with an hour to be safe."""
     return EndedSession.id < ids.since(_PREFIX, now - LASTS)
 
 

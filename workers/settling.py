@@ -38,7 +38,7 @@ def settle(dispatcher: Dispatcher, group: Sequence[Done]) -> list[str]:
     rows = [_row(dispatcher, done, now) for done in group]
     with database.write(dispatcher.engine) as connection:
         _lock_events(connection, group)
-        held = database.update_held(connection, HandlerRun, rows)
+        held = _write(connection, rows)
         succeeded = [done for done in group if done.taken.lease.id in held and isinstance(done.result, Succeeded)]
         deliveries = publish(connection, _outgoing(succeeded), now=now)
         _close_once_keys(connection, succeeded)
@@ -50,6 +50,14 @@ def settle(dispatcher: Dispatcher, group: Sequence[Done]) -> list[str]:
             EVENT_AGE.observe(max(0.0, (now - done.taken.reading.received_at).total_seconds()))
         _report(done, _outcome(done.result, row["status"]) if done.taken.lease.id in held else "lost")
     return deliveries
+
+
+def _write(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Write these rows; the ids of those that were ours. What was not started keeps how long its last start took."""
+    parts: list[list[dict[str, Any]]] = [[], []]
+    for row in rows:
+        parts["duration_ms" in row].append(row)
+    return {held for part in parts if part for held in database.update_held(connection, HandlerRun, part)}
 
 
 def _lock_events(connection: Connection, group: Sequence[Done]) -> None:
@@ -78,9 +86,10 @@ def _row(dispatcher: Dispatcher, done: Done, now: datetime) -> dict[str, Any]:
         "next_attempt_at": now,
         "ring_at": None,
         "ended_at": now,
-        "duration_ms": round(result.seconds * 1000),
         "error": None,
     }
+    if result.seconds is not None:
+        row["duration_ms"] = round(result.seconds * 1000)
     if isinstance(result, Succeeded):
         return row
     if isinstance(result, Discarded):
@@ -183,7 +192,8 @@ def _report(done: Done, outcome: str) -> None:
     lease, result = done.taken.lease, done.result
     trace = tracing.trace_id(done.traceparent)
     _runs(lease.handler, outcome).inc()
-    _seconds(lease.handler).observe(result.seconds)
+    if result.seconds is not None:
+        _seconds(lease.handler).observe(result.seconds)
     level = {"dead": "error", "waiting": "warning", "lost": "warning"}.get(outcome, "info")
     getattr(log, level)(
         "a handler ended",
@@ -192,7 +202,7 @@ def _report(done: Done, outcome: str) -> None:
         handler=lease.handler,
         attempt=lease.attempts + 1,
         outcome=outcome,
-        seconds=round(result.seconds, 4),
+        seconds=None if result.seconds is None else round(result.seconds, 4),
         error=result.summary,
         **trace,
     )

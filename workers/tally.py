@@ -61,7 +61,8 @@ _MARK = "over"
 """The `what` of the two rows that say up to which moment minutes and hours are tallied."""
 CLASSES = (2, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750,
            1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000,
-           60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000)  # fmt: skip
+           60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000,
+           28_800_000, 86_400_000)  # fmt: skip
 """Milliseconds: an attempt or run is of the first class that its duration is not above, else of the last."""
 
 

@@ -24,7 +24,7 @@ class Tally(Model):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     """Of events the source, of runs the handler."""
     kind: Mapped[str] = mapped_column(Text, primary_key=True)
-    """Of events the type, of attempts the class of their duration."""
+    """Of events the type, of runs and attempts the class of their duration; empty where a run has none yet."""
     outcome: Mapped[str] = mapped_column(String(12), primary_key=True)
     amount: Mapped[int]
 

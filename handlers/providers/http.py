@@ -74,9 +74,17 @@ class _Told:
 
 
 @cache
-def trust() -> ssl.SSLContext:
-    """The bundled authorities, read once in a process: that takes a fiftieth of a second, for each client."""
-    return httpx.create_ssl_context(trust_env=False)
+def trust(at_least: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
+    """The bundled authorities, read once in a process: that takes a fiftieth of a second, for each client.
+
+    For HTTP/1.1, by any number of clients and threads.
+    """
+    context = httpx.create_ssl_context(trust_env=False)
+    context.minimum_version = at_least
+    context.set_alpn_protocols(["http/1.1"])
+    # At each connection the client would set them again, and free those that another thread is about to send.
+    context.set_alpn_protocols = lambda alpn_protocols: None  # type: ignore[method-assign]
+    return context
 
 
 class RestClient:

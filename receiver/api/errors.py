@@ -109,10 +109,6 @@ def register(api: FastAPI) -> None:
         status, code, details = _status_of(error)
         return _answer(status, code, prose(str(error)), details)
 
-    @api.exception_handler(BeyondOwn)
-    def beyond(_request: Request, error: BeyondOwn) -> JSONResponse:
-        return _answer(403, "FORBIDDEN", str(error), {"required_scopes": error.scopes})
-
     @api.exception_handler(ProviderError)
     def of_provider(_request: Request, error: ProviderError) -> JSONResponse:
         details = {"code": error.code}
@@ -155,19 +151,21 @@ def _allowed(request: Request) -> str:
 
 
 def _status_of(error: BillhookError) -> tuple[int, str, Any]:
-    match error:
-        case NoEndpoint() | NoDelivery() | NoApiKey():
-            return 404, "NOT_FOUND", None
-        case WrongState() | HasSucceeded():
-            return 409, "INVALID_STATE", None
-        case OtherRequest():
-            return 409, "IDEMPOTENCY_CONFLICT", None
-        case ScheduleError():
-            details = [{"field": problem.field, "message": problem.message} for problem in error.details]
-            return _OF_SCHEDULES.get(error.code, 409), error.code, details or None
-        case VaultError():
-            return 503, "UNAVAILABLE", None
-    return 400, "VALIDATION_ERROR", None
+    if isinstance(error, BeyondOwn):
+        return 403, "FORBIDDEN", {"required_scopes": list(error.scopes)}
+    if isinstance(error, ScheduleError):
+        details = [{"field": problem.field, "message": problem.message} for problem in error.details]
+        return _OF_SCHEDULES.get(error.code, 409), error.code, details or None
+    status, code = next((answer for kinds, answer in _KINDS if isinstance(error, kinds)), (400, "VALIDATION_ERROR"))
+    return status, code, None
+
+
+_KINDS = (
+    ((NoEndpoint, NoDelivery, NoApiKey), (404, "NOT_FOUND")),
+    ((WrongState, HasSucceeded), (409, "INVALID_STATE")),
+    ((OtherRequest,), (409, "IDEMPOTENCY_CONFLICT")),
+    ((VaultError,), (503, "UNAVAILABLE")),
+)
 
 
 def _field(location: Sequence[int | str]) -> str:

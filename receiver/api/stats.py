@@ -111,8 +111,8 @@ class Now(Model):
     queues: list[Backlog]
     dead_events: int = Field(description="That nobody has acknowledged; no more than 100,000 are counted.")
     endpoints: EndpointStates
-    due_next: list[DueSchedule] = Field(
-        description="The five schedules that are due next; none to a key without `recurring:read`."
+    due_next: list[DueSchedule] | None = Field(
+        description="The five schedules that are due next; null to a key without `recurring:read`."
     )
     last_hour: Counts = Field(description="Events received, to the minute.")
     last_day: Counts
@@ -139,7 +139,9 @@ class HandlerStats(Outcomes):
     """The runs of one handler on the events received in that time."""
 
     handler: str
-    p50_ms: float | None = Field(description=f"The last starts of half of them took no longer. {_WITHIN}")
+    p50_ms: float | None = Field(
+        description=f"Of those that have a duration, the last starts of half took no longer. {_WITHIN}"
+    )
     p95_ms: float | None
 
 
@@ -148,7 +150,7 @@ def show_now(running: Running, asking: Read) -> One[Now]:
     """What waits and since when, what is dead, endpoints by state, the schedules due next, the last hour and day."""
     now = utcnow()
     found = stats.current(running.engine, now)
-    due_next = found.schedules if "recurring:read" in asking.scopes else ()
+    sees = "recurring:read" in asking.scopes
     return One(
         data=Now(
             at=now,
@@ -158,7 +160,7 @@ def show_now(running: Running, asking: Read) -> One[Now]:
             ],
             dead_events=found.dead,
             endpoints=EndpointStates(**found.endpoints),
-            due_next=[DueSchedule.of(row) for row in due_next],
+            due_next=[DueSchedule.of(row) for row in found.schedules] if sees else None,
             last_hour=counts(dict(found.last_hour)),
             last_day=counts(dict(found.last_day)),
         )

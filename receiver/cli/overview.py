@@ -179,4 +179,8 @@ def _told(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         since = f", the oldest for {one['oldest_seconds']:g} s" if one["waiting"] else ""
         yield f"due {one['queue']}", f"{one['waiting']} waiting{since}"
     yield "endpoints", ", ".join(f"{amount} {state}" for state, amount in found["endpoints"].items())
-    yield "due next", ", ".join(f"{one['id']} at {one['next_run_at']}" for one in found["due_next"]) or "no schedule"
+    if found["due_next"] is None:
+        yield "due next", "not shown to a key without recurring:read"
+    else:
+        due = [f"{one['id']} at {one['next_run_at']}" for one in found["due_next"]]
+        yield "due next", ", ".join(due) or "no schedule"

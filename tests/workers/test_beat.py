@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ TALLY = "billhook.events.tally"
 
 @pytest.fixture
 def scheduler(runtime: Runtime) -> Iterator[Scheduler]:
-    yield beat.service(runtime.settings).get_scheduler()
+    made = beat.service(runtime.settings).get_scheduler()
+    yield made
+    made.connection.close()
     app.app.conf.beat_schedule = {}
 
 
@@ -167,7 +170,40 @@ def test_beat_keeps_no_file(scheduler: Scheduler, tmp_path: Path) -> None:
     assert [path.name for path in Path.cwd().iterdir() if "celerybeat" in path.name] == []
 
 
-def test_a_clock_that_was_set_back_does_not_stop_the_ticks() -> None:
-    every = beat.Every(timedelta(seconds=1), app=app.app)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
+    """What time it is for Celery."""
+    time = [datetime(2026, 6, 5, 14, tzinfo=UTC)]
+    monkeypatch.setattr(app.app, "now", lambda: time[0])
+    return time
 
-    assert every.is_due(every.now() + timedelta(hours=1)) == (True, 1.0)
+
+def test_a_clock_that_is_set_back_puts_no_tick_off(
+    clock: list[datetime], scheduler: Scheduler, runtime: Runtime
+) -> None:
+
+    def sent(seconds: int) -> Counter[str]:
+        """What is sent in so many seconds, of which each takes a few looks."""
+        found: Counter[str] = Counter()
+        for _ in range(seconds):
+            clock[0] += timedelta(seconds=1)
+            for _ in range(8):
+                scheduler.tick()
+            for queue in QUEUES:
+                found.update(task for task, _ in rung(runtime, queue))
+                runtime.redis.delete(f"{runtime.settings.redis_prefix}{queue}")
+        return found
+
+    first = sent(120)
+    clock[0] -= timedelta(hours=2)
+    second = sent(120)
+
+    assert first == {
+        "billhook.events.sweep": 120,
+        "billhook.deliveries.sweep": 120,
+        "billhook.schedules.sweep": 24,
+        TALLY: 2,
+        AUDIT: 1,
+    }
+    assert all(0 <= first[task] - second[task] <= 1 for task in first)
+    assert set(second) <= set(first), "what comes seldom comes as seldom as ever"

@@ -456,11 +456,12 @@ def test_a_handler_that_this_worker_has_not_loaded_waits_for_one_that_has(
     elsewhere.on("*", name="shop.receipt")(lambda event, ctx: calls.append(ctx.attempt))
     event_id = received(engine)
     planned(dispatcher, event_id)
+    change(engine, HandlerRun, duration_ms=45)
 
     process(replace(dispatcher, registry=Registry()), [event_id])
 
     run = only(engine, HandlerRun)
-    assert run.status == "waiting"
+    assert (run.status, run.duration_ms) == ("waiting", 45)
     assert "shop.receipt is not loaded" in run.error
     assert "BILLHOOK_HANDLERS" in run.error
     clock.now = run.next_attempt_at
@@ -730,9 +731,10 @@ def test_a_run_that_kills_its_process_each_time_is_given_up(
 
     process(dispatcher, [event_id])
 
+    run = only(engine, HandlerRun)
     assert calls == []
-    assert only(engine, HandlerRun).status == "dead"
-    assert only(engine, HandlerRun).error == "its process died 5 times while it ran"
+    assert (run.status, run.error) == ("dead", "its process died 5 times while it ran")
+    assert run.duration_ms is None, "no start of it has ended"
     assert only(engine, EventRow).status == "dead"
 
 

@@ -23,7 +23,7 @@ from workers.delivery import headers, health, keys, notices
 from workers.delivery.gate import Gate
 from workers.delivery.messages import OWN
 from workers.delivery.notices import Notice, Told
-from workers.delivery.sender import MAX_KEPT, Answer, Request, Sender
+from workers.delivery.sender import Answer, Request, Sender
 from workers.delivery.targets import Defaults, Target, health_of
 from workers.leases import Clock, utcnow
 from workers.logs import log
@@ -190,7 +190,7 @@ def _attempt(one: Prepared, answer: Answer) -> dict[str, Any]:
         "duration_ms": answer.duration_ms,
         "status": answer.status,
         "error": answer.error,
-        "response": headers.masked(answer.body, one.target.headers, cut=len(answer.body) == MAX_KEPT),
+        "response": headers.masked(answer.body, one.target.headers),
     }
 
 

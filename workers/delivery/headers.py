@@ -84,23 +84,24 @@ def names(vault: MultiFernet, stored: bytes | None) -> list[str]:
     return [] if stored is None else list(json.loads(decrypt(vault, stored)))
 
 
-def masked(answered: bytes, headers: Sequence[tuple[str, str]], *, cut: bool = False) -> bytes:
-    """What an endpoint answered, without the values that it was sent: many an error page repeats its request.
+def masked(answered: bytes, headers: Sequence[tuple[str, str]]) -> bytes:
+    """What was heard of an endpoint, without the values that it was sent: many an error page repeats its request.
 
-    `cut`: there was more of it, so it may end within a value.
+    What was heard may end within a value: too long answers are cut, others broke off.
     """
     if not answered:
         return answered
     secrets = sorted({form.encode() for _, value in headers for form in _forms(value)}, key=len, reverse=True)
+    begun = max((_begun(answered, secret) for secret in secrets), default=0)
+    whole, end = (answered[:-begun], _MASK) if begun else (answered, b"")
     for secret in secrets:
-        answered = answered.replace(secret, _MASK)
-    begun = max((_begun(answered, secret) for secret in secrets), default=0) if cut else 0
-    return answered[: len(answered) - begun] + _MASK if begun else answered
+        whole = whole.replace(secret, _MASK)
+    return whole + end
 
 
 def _begun(answered: bytes, secret: bytes) -> int:
-    """How much of the beginning of a value an answer ends with; 0 where it is too little to tell."""
-    sizes = range(len(secret) - 1, _SHORTEST - 1, -1)
+    """How much of a value, from its beginning, an answer ends with; 0 where it is too little to tell."""
+    sizes = range(len(secret), _SHORTEST - 1, -1)
     return next((size for size in sizes if answered.endswith(secret[:size])), 0)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from functools import cache
 
 import httpx
+
+from handlers.providers.http import trust
 
 API_URL = "https://api.hibr.ai"
 SANDBOX_API_URL = "https://sandbox-api.hibr.ai"
@@ -66,15 +67,7 @@ def is_loopback(host: str) -> bool:
 
 def tls_transport() -> httpx.HTTPTransport:
     """The network, with TLS 1.3 at least (HIBR API reference, Base URL & environments)."""
-    return httpx.HTTPTransport(verify=_tls_1_3(), trust_env=False)
-
-
-@cache
-def _tls_1_3() -> ssl.SSLContext:
-    """Of its own, since this API asks for more than the others; made once in a process."""
-    context = httpx.create_ssl_context(trust_env=False)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
+    return httpx.HTTPTransport(verify=trust(ssl.TLSVersion.TLSv1_3), trust_env=False)
 
 
 def _parts(url: str, name: str) -> httpx.URL:

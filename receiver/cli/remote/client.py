@@ -39,17 +39,23 @@ class Api:
 
     def get(self, path: str, **query: Any) -> Any:
         """The data of one thing. Raises CommandError."""
-        return self._data(self._send("GET", path, params=_given(query)))
+        data = self._data(self._send("GET", path, params=_given(query)))
+        if not isinstance(data, dict | list):
+            raise CommandError(f"{self.url} answers with nothing, which is no answer of this API")
+        return data
 
     def listed(self, path: str, *, limit: int | None = None, page: int = PAGE, **query: Any) -> Iterator[Any]:
         """The `limit` first of a list, page by page. Raises CommandError."""
         asked, left = _given(query), math.inf if limit is None else limit
         while left > 0:
             answer = self._send("GET", path, params=asked | {"limit": int(min(page, left))})
-            yield from (data := self._data(answer))
+            data = self._data(answer)
+            if not isinstance(data, list):
+                raise CommandError(f"{self.url} answers with no list, which is no answer of this API")
+            yield from data
             left -= len(data)
             after = _read(answer)["meta"]["pagination"]["next_cursor"]
-            if after is None:
+            if after is None or not data:
                 return
             asked["cursor"] = after
 

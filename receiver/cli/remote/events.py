@@ -34,7 +34,8 @@ def dossier(api: Api, event_id: str) -> Dossier:
     shown = api.get(f"/events/{named(event_id)}")
     runs, messages = shown.pop("handler_runs"), shown.pop("messages")
     body = content(shown, "body")
-    del shown["body_base64"], shown["runs"]
+    for beside in ("body_base64", "runs"):
+        shown.pop(beside)
     return Dossier(
         event=row(shown, headers=json.dumps(shown["headers"]), body=body),
         runs=[row(_run(one)) for one in runs],

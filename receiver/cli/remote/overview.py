@@ -36,5 +36,7 @@ def audit_log(api: Api, *, actor: str | None, action: str | None, since: datetim
 def now(api: Api) -> Shown:
     """How things are now."""
     found = values(api.get("/stats/now"))
+    if found["due_next"] is None:
+        return found
     due = [one | {"next_run_at": values(one)["next_run_at"].isoformat()} for one in found["due_next"]]
     return found | {"due_next": due}

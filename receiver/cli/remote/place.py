@@ -96,18 +96,19 @@ def _connected(context: typer.Context, url: str, key: str | None) -> Api:
     from receiver.cli.remote.client import connect
 
     api = connect(url, _key(key, os.environ))
-    if _is_heard(url):
+    if is_heard(url):
         print(f"billhook: {url} is not https: whoever listens on the way reads the key", file=sys.stderr)
     context.call_on_close(api.http.close)
     return api
 
 
-def _is_heard(url: str) -> bool:
+def is_heard(url: str) -> bool:
     """Whether the key leaves this machine unencrypted."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
-        here = ip_address(host).is_loopback
+        address = ip_address(host)
+        here = (getattr(address, "ipv4_mapped", None) or address).is_loopback
     except ValueError:
         here = host == "localhost"
     return parts.scheme == "http" and not here

@@ -24,6 +24,9 @@ class Object(dict[str, Any]):
     def __missing__(self, name: str) -> NoReturn:
         raise _lacks(name)
 
+    def __or__(self, other: Any) -> Object:  # type: ignore[override]
+        return Object({**self, **other})
+
     def pop(self, name: str, *_: Any) -> Any:
         value = self[name]
         del self[name]
@@ -34,10 +37,10 @@ class _Row(SimpleNamespace):
     """Has what is read of a row of the database: its columns, and all of them."""
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise _lacks(name)
+        raise AttributeError(name) if name.startswith("__") else _lacks(name)
 
     def _asdict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return Object(vars(self))
 
 
 def _lacks(name: str) -> CommandError:

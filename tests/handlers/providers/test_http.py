@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import itertools
 import socket
+import ssl
 import threading
 import traceback
 import tracemalloc
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from handlers.errors import ProviderError, ProviderUnavailable
-from handlers.providers.http import FIRST_WAIT, MAX_ANSWER, RateLimit, RestClient, segment
+from handlers.providers.http import FIRST_WAIT, MAX_ANSWER, RateLimit, RestClient, segment, trust
 
 KEY = "hisab_live_s3cret"
 DATE = "Fri, 05 Jun 2026 14:00:00 GMT"
@@ -641,3 +642,29 @@ def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pyt
 
     with RestClient(server.url, {}) as rest:
         assert rest.request("GET", "/") == {}
+
+
+def hello(context: ssl.SSLContext) -> bytes:
+    """What a client of it says first."""
+    sent = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="api.example.com").do_handshake()
+    return sent.read()
+
+
+def test_what_all_clients_share_is_not_changed_by_their_connections() -> None:
+    shared = trust()
+
+    # As their library does at each connection, while other threads are about to say what was set before
+    shared.set_alpn_protocols(["spdy/3"])
+
+    assert shared is trust()
+    assert b"\x08http/1.1" in hello(shared)
+    assert b"spdy/3" not in hello(shared)
+
+
+def test_who_asks_for_a_newer_tls_changes_nothing_for_others() -> None:
+    newer = trust(ssl.TLSVersion.TLSv1_3)
+
+    assert newer.minimum_version == ssl.TLSVersion.TLSv1_3
+    assert trust().minimum_version == ssl.TLSVersion.TLSv1_2

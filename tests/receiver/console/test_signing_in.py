@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import Engine
 
 from receiver.console.session import COOKIE
@@ -18,6 +19,7 @@ from tests.receiver.conftest import Serve
 from tests.receiver.console.conftest import Browser, BrowserWith
 from workers import api_keys, users
 from workers.app import Runtime
+from workers.vault import derived
 
 pytestmark = pytest.mark.parametrize("backend", ["embedded"], indirect=True)  # none of it hangs on the servers
 PASSWORD = "correct horse battery"
@@ -144,6 +146,17 @@ def test_a_session_that_somebody_made_up_is_none(stranger: Browser, browser_with
     for forged in (other, "x" + good, signed, good.split(".")[0], "", "null"):
         with httpx.Client(base_url=browser.client.base_url, cookies={COOKIE: forged}, trust_env=False) as client:
             assert client.get("/console/", headers={"accept": "text/html"}).status_code == 303, forged
+
+
+def test_a_session_of_a_version_that_gave_it_no_id_is_over(browser: Browser, runtime: Runtime) -> None:
+    secrets = [key.hex() for key in derived(runtime.settings, "billhook.console")]
+    signer = URLSafeTimedSerializer(secrets, salt=COOKIE)
+    claim = signer.loads(browser.client.cookies[COOKIE])
+    del claim["session"]
+
+    with httpx.Client(base_url=browser.client.base_url, trust_env=False) as client:
+        client.cookies[COOKIE] = signer.dumps(claim)
+        assert client.get("/console/").status_code == 401
 
 
 def test_who_signs_out_is_out(browser: Browser) -> None:

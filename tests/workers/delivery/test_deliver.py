@@ -220,6 +220,18 @@ def test_an_answer_that_is_cut_within_such_a_value_is_kept_without_its_beginning
     assert kept == before + (b"********" if within > 5 else b"Bearer"[:within])
 
 
+def test_an_answer_that_breaks_off_within_such_a_value_is_kept_without_its_beginning(
+    courier: Courier, subscriber: Subscriber
+) -> None:
+    values = {"x-old": "token1", "x-key": "Bearer token1-verysecret-abcdefgh"}
+    add(courier, subscriber.url, headers=values)
+    subscriber.reply = answering(403, b"you sent Bearer token1 and Bearer token1-verysecret-ab")
+
+    deliver(courier, publish_some(courier))
+
+    assert only(courier.engine, Attempt).response == b"you sent Bearer ******** and ********"
+
+
 def test_an_endpoint_that_does_not_answer_is_an_attempt_too(
     courier: Courier, subscriber: Subscriber, clock: Clock
 ) -> None:
