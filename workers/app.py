@@ -140,6 +140,11 @@ DELIVER = "billhook.deliveries.deliver"
 GENERATE = "billhook.schedules.generate"
 
 
+_NOT_TAKEN = (OperationalError, RedisError, OSError, AttributeError)
+"""What sending raises where Redis does not take it; the last where its connection broke while it was tried again, and
+the channel that kombu had closed meanwhile has none."""
+
+
 def ring(task: str, ids: Sequence[str]) -> bool:
     """Tell the workers that these rows may be due. False: Redis did not take it, the sweep will.
 
@@ -149,7 +154,7 @@ def ring(task: str, ids: Sequence[str]) -> bool:
         for start_at in range(0, len(ids), CHUNK):
             # Celery's rendering of the arguments, for monitors that nobody runs here, costs as much as the sending.
             app.send_task(task, (list(ids[start_at : start_at + CHUNK]),), argsrepr="", kwargsrepr="")
-    except (OperationalError, RedisError, OSError) as error:
+    except _NOT_TAKEN as error:
         REDIS_ERRORS.labels("ring").inc()
         log.warning(
             "could not ring the workers; the sweep will",

@@ -6,8 +6,10 @@ import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kombu.transport.redis import Channel
 from prometheus_client import REGISTRY as METRICS
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -107,6 +109,23 @@ def test_a_ring_is_heard_again_once_redis_is_back(unreachable: Runtime, tmp_path
     finally:
         server.kill()
         server.wait(10)
+
+
+def test_a_channel_that_was_closed_meanwhile_is_no_more_than_a_ring_that_failed(runtime: Runtime) -> None:
+    before, put = failures(), Channel._put
+
+    def close_first(channel: Channel, *args: Any, **kwargs: Any) -> Any:
+        channel.close()
+        return put(channel, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched, capture_logs() as lines:
+        patched.setattr(Channel, "_put", close_first)
+        assert not ring(PROCESS, ["evt_1"])
+
+    assert failures() == before + 1
+    assert [(line["action"], line["error"]) for line in lines] == [("ring_failed", "AttributeError")]
+    assert ring(PROCESS, ["evt_2"])
+    assert rung(runtime, "events") == [(PROCESS, ["evt_2"])]
 
 
 def test_a_queue_is_ringing_when_it_holds_enough(runtime: Runtime) -> None:
