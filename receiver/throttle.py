@@ -7,11 +7,11 @@ failing in its name.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Network, ip_address
+
+from workers.addresses import embedded
 
 LARGEST = 10_000
-_MAPPED = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
-"""Where an address of IPv4 stands in the last 32 bits: mapped (RFC 4291), and translated (RFC 6052)."""
 _OF_ONE_HOST = 64
 """Bits of an address of IPv6 that are given to a network; the others each host in it chooses, as often as it likes."""
 
@@ -24,10 +24,9 @@ def origin(client: tuple[str, int] | None) -> str:
         address = ip_address(client[0])
     except ValueError:
         return client[0]
-    if not isinstance(address, IPv6Address):
+    address = embedded(address) or address
+    if isinstance(address, IPv4Address):
         return str(address)
-    if any(address in network for network in _MAPPED):
-        return str(IPv4Address(int(address) & 0xFFFFFFFF))
     return str(IPv6Network((int(address), _OF_ONE_HOST), strict=False))
 
 

@@ -55,6 +55,7 @@ def test_who_may_choose_among_addresses_is_one() -> None:
     assert one("2001:db8:1:3::1") != one("2001:db8:1:2::1")
     assert one("fe80::1%eth0") == one("fe80::2%eth0")
     assert one("::ffff:192.0.2.1") == one("64:ff9b::192.0.2.1") == one("192.0.2.1") == "192.0.2.1"
+    assert one("2002:c000:201::1") == one("2002:c000:201:ffff::1") == "192.0.2.1"
     assert one("192.0.2.2") != one("192.0.2.1")
     assert (one("testclient"), origin(None)) == ("testclient", "")
 

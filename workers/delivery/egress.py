@@ -22,6 +22,7 @@ from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from handlers.errors import BillhookError
+from workers.addresses import embedded
 from workers.settings import Settings
 
 MAX_URL = 2048
@@ -61,8 +62,6 @@ _DENIED = tuple((kind, ip_network(block)) for kind, blocks in _KINDS for block i
 _LISTABLE = frozenset({"private", "loopback"})
 
 _UNICAST = IPv6Network("2000::/3")  # all that is ever given out; NAT64's local prefix, 100::/64, 5f00::/16 lie outside
-_LAST_32_BITS = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))  # IPv4-mapped (RFC 4291), NAT64 (RFC 6052)
-_6TO4 = IPv6Network("2002::/16")
 
 _USUAL_PORT = {"http": 80, "https": 443}
 _URL = re.compile(r"([^:/?#]*)://([^/?#]*)([/?].*)?")
@@ -112,7 +111,7 @@ def check_address(address: str | IPv4Address | IPv6Address, egress: Egress) -> N
         return
     message = f"deliveries to {kind.replace('_', '-')} addresses are refused"
     if kind in _LISTABLE:
-        reached = _embedded(parsed) or parsed
+        reached = embedded(parsed) or parsed
         if any(_within(reached, network) for network in egress.networks):
             return
         message += " unless BILLHOOK_EGRESS_NETWORKS names their network"
@@ -209,24 +208,13 @@ def _parse(address: str | IPv4Address | IPv6Address) -> IPv4Address | IPv6Addres
 
 def _kind(address: IPv4Address | IPv6Address) -> str | None:
     """The kind of a denied address, None for a public one."""
-    inner = _embedded(address)
+    inner = embedded(address)
     if inner is not None:
         return _kind(inner)
     for kind, network in _DENIED:
         if _within(address, network):
             return kind
     return "reserved" if isinstance(address, IPv6Address) and address not in _UNICAST else None
-
-
-def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The IPv4 address to which packets for this IPv6 address really go."""
-    if isinstance(address, IPv4Address):
-        return None
-    if any(address in network for network in _LAST_32_BITS):
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    if address in _6TO4:
-        return IPv4Address(int(address) >> 80 & 0xFFFFFFFF)
-    return None
 
 
 def _within(address: IPv4Address | IPv6Address, network: IPv4Network | IPv6Network) -> bool:

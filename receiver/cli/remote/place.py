@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import typer
 
 from receiver.cli.output import WrongUse
+from workers.addresses import embedded
 
 if TYPE_CHECKING:
     from receiver.cli.remote.client import Api
@@ -108,7 +109,7 @@ def is_heard(url: str) -> bool:
     host = parts.hostname or ""
     try:
         address = ip_address(host)
-        here = (getattr(address, "ipv4_mapped", None) or address).is_loopback
+        here = (embedded(address) or address).is_loopback
     except ValueError:
         here = host == "localhost"
     return parts.scheme == "http" and not here
