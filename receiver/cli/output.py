@@ -125,11 +125,6 @@ class Commands(Ordered):
             return super().invoke(ctx)
         except BrokenPipeError:
             reader_has_gone()
-        except KeyboardInterrupt:
-            # The library would write an empty line, which is of use behind the ^C of a terminal alone.
-            if sys.stderr.isatty():
-                print(file=sys.stderr)
-            sys.exit(INTERRUPTED)
 
 
 class Output(Console):

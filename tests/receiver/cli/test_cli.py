@@ -7,14 +7,13 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from receiver.bodies import escaped
 from receiver.cli.output import Failure, many
 from receiver.versions import VERSION
-from tests.receiver.cli.conftest import Billhook, Ended
+from tests.receiver.cli.conftest import Billhook
 from tests.receiver.cli.terminal import COMMAND, running
 
 PASSWORD = "pa55word"
@@ -249,14 +248,3 @@ def test_the_command_is_installed_under_its_name() -> None:
     (command,) = entry_points(group="console_scripts", name="billhook")
 
     assert command.value == "receiver.cli:main"
-
-
-def test_who_interrupts_a_command_that_is_at_no_terminal_is_told_nothing(
-    billhook: Billhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted() -> NoReturn:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("workers.settings.load", interrupted)
-
-    assert billhook("handlers") == Ended(130, "", "")
