@@ -51,11 +51,13 @@ def serve() -> None:
     nobody = _told_to_the_first(runtime) if runtime.settings.management else ""
 
     def ready() -> None:
-        print(f"receiving on http://{host}:{port}/webhooks/{{source}}", file=sys.stderr, flush=True)
+        lines = [f"receiving on http://{host}:{port}/webhooks/{{source}}"]
         if not runtime.settings.sources:
-            print("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`", file=sys.stderr)
+            lines.append("no source is configured yet: see BILLHOOK_SOURCES in `billhook settings`")
         if nobody:
-            print(nobody, file=sys.stderr)
+            lines.append(nobody)
+        # In one piece: whoever reads the first line may end us at once, and would find half of the rest.
+        print("\n".join(lines) + "\n", end="", file=sys.stderr, flush=True)
 
     observing.start(runtime.settings, "serve")
     receiver = create_app(runtime)
